@@ -1,0 +1,52 @@
+"""Reading a file's bytes, unpacking gzip, and holding the bytes to a published checksum: in this one place."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+
+from dvaepp.errors import DataError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read(path: Path) -> bytes:
+    """Return the bytes of a file, unpacked if they are gzip.
+
+    Whether they are is read from their first two bytes, not from the name: some browsers unpack a ``.gz`` on the way
+    and keep its name. No format read here begins with those two bytes.
+
+    Raises   DataError for a missing or unreadable file, a folder, or damaged gzip.
+    """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; a file was expected")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from error
+    if not content.startswith(_GZIP_MAGIC):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: is truncated or damaged gzip: {reason(error)}") from error
+
+
+def verify(where: Path | str, content: bytes, checksum: str) -> None:
+    """Raise DataError unless the bytes have the checksum.
+
+    ``checksum`` names its algorithm, as in "sha256:ad69..." or "md5:6bbc..."; md5 only because MNIST is published so,
+    and it guards against damage, not against an adversary.
+    """
+    algorithm, expected = checksum.split(":")
+    found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise DataError(f"{where}: {algorithm} is {found}, expected {expected}; the file is damaged or another version")
+
+
+def reason(error: BaseException) -> str:
+    """Return what an exception says, on one line."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split()) or type(error).__name__

@@ -1,0 +1,364 @@
+"""Smoothing transformations: a binary z becomes a continuous zeta in [0, 1] through which gradients flow.
+
+Idea (section 3). Attach to every binary unit z a continuous companion zeta with density r(zeta|z): near 0 when z = 0, near
+1 when z = 1, overlapping in between. Summing z out leaves the mixture
+
+    q(zeta|x) = p r(zeta|0) + q r(zeta|1),      q = sigma(l) = q(z=1|x),  p = sigma(-l),
+
+which is continuous, so a sample is a differentiable function of the logit l: draw rho uniform on [0, 1] and return the
+inverse CDF zeta = F^{-1}(rho). As beta grows, zeta approaches z itself.
+
+A kind of smoothing is a small class. All kinds share one vocabulary: ``log_r``, ``r_cdf`` and ``log_ratio`` speak of
+r(zeta|z); ``log_prob``, ``cdf``, ``inverse_cdf`` and the derivatives of the last speak of the mixture q(zeta|x).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import factorial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import expit
+
+from reference.vocabulary import (
+    Array,
+    as_float,
+    check_binary,
+    check_broadcast,
+    check_not_nan,
+    check_positive,
+    check_unit_interval,
+)
+
+
+@dataclass(frozen=True)
+class InverseCDF:
+    """A smoothed sample with its derivatives; all four have the broadcast shape of the inputs."""
+
+    zeta: Array
+    dzeta_dlogit_q: Array
+    dzeta_drho: Array
+    dzeta_dbeta: Array
+
+
+@dataclass(frozen=True)
+class OverlappingExponential:
+    """Two overlapping exponentials, each other's mirror image: the smoothing of the paper's experiments.
+
+    r(zeta|0) = beta e^{-beta zeta} / (1 - e^{-beta}),   r(zeta|1) = beta e^{-beta (1 - zeta)} / (1 - e^{-beta}).
+
+    Source   DVAE++ (arXiv:1802.04920), section 3 and appendix A.
+    Shapes   beta a scalar, or an array that broadcasts with zeta, rho and logit_q.
+    Domain   beta positive and finite: the sharpness. beta -> 0 gives the uniform density for both z, beta -> infinity
+             a point mass at z.
+    Raises   DomainError for a beta that is not positive and finite.
+    """
+
+    beta: float | Array
+
+    def __post_init__(self) -> None:
+        check_positive("beta", as_float("beta", self.beta))
+
+    # ---- r(zeta|z) ----------------------------------------------------------------------------------------------
+
+    def log_r(self, zeta: ArrayLike, z: ArrayLike) -> Array:
+        """Log density of the smoothed unit given the binary one.
+
+        log r(zeta|z) = log(beta / (1 - e^{-beta})) - beta |z - zeta|
+
+        Source   section 3. The two cases of z are one formula because |z - zeta| is zeta or 1 - zeta.
+        Shapes   zeta, z broadcast; the result has their common shape.
+        Domain   zeta in [0, 1], z in {0, 1}.
+        Units    nats
+        Raises   DomainError outside the domain, ShapeError if shapes do not broadcast.
+        """
+        zeta, z, beta, dtype = self._arguments(zeta=zeta, z=z)
+        check_binary("z", z)
+        return _rounded(np.log(beta) - np.log(-np.expm1(-beta)) - beta * np.abs(z - zeta), dtype)
+
+    def r_cdf(self, zeta: ArrayLike, z: ArrayLike) -> Array:
+        """CDF of the smoothed unit given the binary one.
+
+        F(zeta|0) = (1 - e^{-beta zeta}) / (1 - e^{-beta}),   F(zeta|1) = e^{-beta (1 - zeta)} F(zeta|0)
+
+        Source   appendix A (by integration of section 3's densities).
+        Departs  F(.|1) is written as a product, not as the difference (e^{-beta(1-zeta)} - e^{-beta})/(1 - e^{-beta}),
+                 which loses all digits near zeta = 0.
+        Shapes   zeta, z broadcast; the result has their common shape.
+        Domain   zeta in [0, 1], z in {0, 1}.
+        Units    none
+        Raises   DomainError outside the domain, ShapeError if shapes do not broadcast.
+        """
+        zeta, z, beta, dtype = self._arguments(zeta=zeta, z=z)
+        check_binary("z", z)
+        at_zero = np.expm1(-beta * zeta) / np.expm1(-beta)
+        return _rounded(np.where(z == 0, at_zero, np.exp(-beta * (1 - zeta)) * at_zero), dtype)
+
+    def log_ratio(self, zeta: ArrayLike) -> Array:
+        """How much the smoothed unit speaks for z = 1: log r(zeta|1) - log r(zeta|0) = beta (2 zeta - 1).
+
+        Source   section 5, in the definition of nu.
+        Shapes   any, kept.
+        Domain   zeta in [0, 1].
+        Units    nats
+        Raises   DomainError outside the domain.
+        """
+        zeta, beta, dtype = self._arguments(zeta=zeta)
+        return _rounded(beta * (2 * zeta - 1), dtype)
+
+    # ---- q(zeta|x), the mixture over z --------------------------------------------------------------------------
+
+    def log_prob(self, zeta: ArrayLike, logit_q: ArrayLike) -> Array:
+        """Log density of the mixture, log(p r(zeta|0) + q r(zeta|1)).
+
+        Source   eq. (2).
+        Shapes   zeta, logit_q broadcast; the result has their common shape.
+        Domain   zeta in [0, 1]; logit_q any real or infinite.
+        Units    nats
+        Raises   DomainError outside the domain or for NaN, ShapeError if shapes do not broadcast.
+        """
+        zeta, logit_q, beta, dtype = self._arguments(zeta=zeta, logit_q=logit_q)
+        log_p, log_q = -np.logaddexp(0, logit_q), -np.logaddexp(0, -logit_q)
+        scale = np.log(beta) - np.log(-np.expm1(-beta))
+        return _rounded(scale + np.logaddexp(log_p - beta * zeta, log_q - beta * (1 - zeta)), dtype)
+
+    def cdf(self, zeta: ArrayLike, logit_q: ArrayLike) -> Array:
+        """CDF of the mixture, F(zeta) = p F(zeta|0) + q F(zeta|1); the inverse of ``inverse_cdf``.
+
+        Source   appendix A.
+        Shapes   zeta, logit_q broadcast; the result has their common shape.
+        Domain   zeta in [0, 1]; logit_q any real or infinite.
+        Units    none
+        Raises   DomainError outside the domain or for NaN, ShapeError if shapes do not broadcast.
+        """
+        zeta, logit_q, beta, dtype = self._arguments(zeta=zeta, logit_q=logit_q)
+        p, q = expit(-logit_q), expit(logit_q)
+        # e^{-beta(1-zeta)} (1 - e^{-beta zeta}): see r_cdf
+        return _rounded((p + q * np.exp(-beta * (1 - zeta))) * (np.expm1(-beta * zeta) / np.expm1(-beta)), dtype)
+
+    def inverse_cdf(self, rho: ArrayLike, logit_q: ArrayLike) -> Array:
+        """Turn uniform noise into a smoothed sample: the zeta at which the mixture's CDF equals rho.
+
+        With m = e^{-beta zeta}, d = e^{-beta}: F(zeta) = rho is the quadratic p m^2 + B m - q d = 0,
+        B = rho (1 - d) - p + q d.
+
+        Source   eq. (3), appendix A.
+        Departs  eq. (3) divides by p and subtracts nearly equal numbers; it is inf or NaN in float32 for beta = 10,
+                 |l| > 16. See ``_root`` for the form used here: within 4 roundings over the whole domain.
+        Shapes   rho, logit_q broadcast; the result has their common shape. Two float32 inputs give a float32 result,
+                 computed in float64 and rounded once.
+        Domain   rho in [0, 1] closed (rho = 0 gives 0, rho = 1 gives 1); logit_q any real or infinite.
+        Units    none
+        Raises   DomainError outside the domain or for NaN, ShapeError if shapes do not broadcast.
+        """
+        rho, logit_q, beta, dtype = self._arguments(rho=rho, logit_q=logit_q)
+        return _rounded(_root(rho, logit_q, beta).zeta, dtype)
+
+    def inverse_cdf_with_derivatives(self, rho: ArrayLike, logit_q: ArrayLike) -> InverseCDF:
+        """The smoothed sample and its derivatives with respect to logit, noise and sharpness.
+
+        Implicit differentiation of F(zeta; theta) = rho gives dzeta/dtheta = -(dF/dtheta)/f with f the density, and
+
+            f           = beta S / (1 - d),            S = p e^{-beta zeta} + q e^{-beta (1 - zeta)}
+            dzeta/drho  = 1 / f
+            dzeta/dl    = p q n0 n1 / (beta S),        n0 = 1 - e^{-beta zeta},  n1 = 1 - e^{-beta (1 - zeta)}
+            dzeta/dbeta = -(dF/dbeta) / f,             see ``_dzeta_dbeta``
+
+        S is also the square root of the quadratic's discriminant, so it costs nothing.
+
+        Source   appendix A; the derivatives are ours.
+        Departs  where the density vanishes to the dtype (large beta, rho exactly on the plateau between the two modes) the
+                 true derivative overflows; S is held at the smallest normal number and results at the largest finite
+                 one, so that they are huge but finite and 0 * derivative stays 0.
+        Shapes, Domain, Raises   as ``inverse_cdf``.
+        Units    none
+        """
+        rho, logit_q, beta, dtype = self._arguments(rho=rho, logit_q=logit_q)
+        root = _root(rho, logit_q, beta)
+        slope = np.maximum(root.S, np.finfo(np.float64).tiny)
+        one_minus_d = -np.expm1(-beta)
+        # For small beta n0 n1 p q collapses to one quotient with fewer roundings; for large beta the factors are kept,
+        # in an order in which no partial product underflows before the result does.
+        small = one_minus_d * one_minus_d * (rho * (1 - rho)) * (4 * root.sqrt_pq * root.sqrt_pq)
+        with np.errstate(divide="ignore", invalid="ignore"):  # branch not taken
+            dzeta_dlogit_q = np.where(
+                one_minus_d < _FLAT,
+                small / (beta * slope * ((1 + slope) ** 2 - root.X * root.X)),
+                (root.sqrt_pq / slope * root.n0) * (root.n1 / beta * root.sqrt_pq),
+            )
+        return InverseCDF(
+            zeta=_rounded(root.zeta, dtype),
+            dzeta_dlogit_q=_rounded(dzeta_dlogit_q, dtype),
+            dzeta_drho=_rounded(one_minus_d / (beta * slope), dtype),
+            dzeta_dbeta=_rounded(_dzeta_dbeta(root, logit_q, beta), dtype),
+        )
+
+    def _arguments(self, **values: ArrayLike) -> tuple[Any, ...]:
+        """Check the named arguments and return them with beta, all in float64, with the dtype of the result.
+
+        The formulas run in float64 whatever comes in; ``_rounded`` takes the results back to the dtype of the arguments.
+        beta is rounded to that dtype first, for a float32 caller's beta = 0.1 is the float32 nearest to 0.1.
+        """
+        arrays = {name: as_float(name, value) for name, value in values.items()}
+        dtype = np.result_type(*arrays.values())
+        beta = np.asarray(self.beta, dtype=dtype).astype(np.float64)
+        arrays = {name: array.astype(np.float64) for name, array in arrays.items()}
+        check_broadcast(**arrays, beta=beta)
+        for name, array in arrays.items():
+            if name in ("zeta", "rho"):
+                check_unit_interval(name, array)
+            elif name == "logit_q":
+                check_not_nan(name, array)
+        return (*arrays.values(), beta, dtype)
+
+
+#: Below this value of 1 - e^{-beta} the two exponentials are so flat that everything is a small correction to 1.
+_FLAT = 0.35
+
+
+def _rounded(result: Array, dtype: np.dtype[Any]) -> Array:
+    """The float64 result in the caller's dtype, saturated at its largest number instead of overflowing."""
+    if dtype == np.float64:
+        return result
+    limit = np.finfo(dtype).max
+    return np.clip(result, -limit, limit).astype(dtype)
+
+
+@dataclass(frozen=True)
+class _Root:
+    """The root of the quadratic, in all the forms its users need without a cancellation."""
+
+    zeta: Array
+    S: Array  # square root of the discriminant = p e^{-beta zeta} + q e^{-beta (1 - zeta)}
+    B: Array  # = q e^{-beta (1 - zeta)} - p e^{-beta zeta}
+    X: Array  # (rho - q) (1 - e^{-beta})
+    sqrt_pq: Array
+    n0: Array  # 1 - e^{-beta zeta}
+    n1: Array  # 1 - e^{-beta (1 - zeta)}
+    a: Array  # beta zeta
+    t: Array  # beta (1 - zeta)
+
+
+def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
+    """Solve p m^2 + B m - q d = 0 for zeta = -log(m)/beta without losing digits anywhere.
+
+    Four ideas (each cures a failure of the naive root):
+
+    1. Mirror symmetry (zeta -> 1 - zeta, rho -> 1 - rho, l -> -l) maps B to -B and keeps S. Computing both ends gives
+       zeta near 0 and 1 - zeta near 1 with full relative accuracy:
+       n0 = 2R / (p + R + q d + S) and n1 = 2R' / (q + R' + p d + S), R = rho (1-d), R' = (1-rho)(1-d), sums of positive
+       terms only.
+    2. In between, e^{-beta zeta} = (S - B)/(2p) or e^{-beta (1 - zeta)} = (S + B)/(2q), whichever adds equal signs.
+    3. S = hypot(B, 2 e^{-beta/2} sqrt(p q)) with sqrt(p q) from e^{-|l|/2}: nothing underflows before S itself does. For
+       small beta, where S is near 1, S^2 = 1 - 4 p q (1-d) + X (2 (q-p) + X), X = (rho - q)(1-d), rounds only once; and
+       p + R + q d = 1 + X.
+    4. Where S underflows all the same (both modes far away, rho exactly on the plateau between them) the two terms of S
+       are equal, hence beta (1 - 2 zeta) = l.
+    """
+    half = np.exp(-np.abs(logit_q) / 2)
+    likelier, rarer = 1 / (1 + half * half), half * half / (1 + half * half)
+    p, q = np.where(logit_q > 0, rarer, likelier), np.where(logit_q > 0, likelier, rarer)
+    sqrt_pq = half / (1 + half * half)
+    d, sqrt_d, one_minus_d = np.exp(-beta), np.exp(-beta / 2), -np.expm1(-beta)
+    R, R_mirror = rho * one_minus_d, (1 - rho) * one_minus_d
+    X = (rho - q) * one_minus_d
+
+    # Two expressions of the same B; the one with the smaller terms has the smaller rounding error.
+    B = np.where(R + p + q * d <= 1, R - p + q * d, q - R_mirror - p * d)
+    flat = 1 - 4 * sqrt_pq * sqrt_pq * one_minus_d + X * (2 * np.tanh(logit_q / 2) + X)
+    S = np.where(one_minus_d < _FLAT, np.sqrt(np.maximum(flat, 0.25)), np.hypot(B, 2 * sqrt_d * sqrt_pq))
+    tiny = np.finfo(np.float64).tiny  # turns 0/0 at rho = 0 or 1 with an underflowed density into the right 0
+    n0 = np.minimum(2 * R / np.maximum(np.where(X < -0.5, p + R + q * d, 1 + X) + S, tiny), 1)
+    n1 = np.minimum(2 * R_mirror / np.maximum(np.where(X > 0.5, q + R_mirror + p * d, 1 - X) + S, tiny), 1)
+
+    # y is 2 q e^{-beta(1-zeta)} or 2 p e^{-beta zeta}; `left` says zeta <= 1/2, i.e. the second exponential is larger.
+    y = np.abs(B) + S
+    positive = B >= 0
+    left = np.where(positive, y <= 2 * q * sqrt_d, y >= 2 * p * sqrt_d)
+    left = np.where((n0 <= 0.5) != (n1 <= 0.5), n0 <= 0.5, left)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # branches not taken
+        m = np.where(positive, 2 * q * (sqrt_d / y) * sqrt_d, y / (2 * p))
+        w = np.where(positive, y / (2 * q), 2 * p * (sqrt_d / y) * sqrt_d)
+        a_left = np.where(n0 <= 0.5, -np.log1p(-np.minimum(n0, 0.5)), -np.log(m))
+        t_right = np.where(n1 <= 0.5, -np.log1p(-np.minimum(n1, 0.5)), -np.log(w))
+    plateau = (y == 0) & (n0 > 0.5) & (n1 > 0.5)
+    a_left = np.where(plateau, (beta - logit_q) / 2, a_left)
+    t_right = np.where(plateau, (beta + logit_q) / 2, t_right)
+    left = np.where(plateau, logit_q >= 0, left)
+
+    a = np.clip(np.where(left, a_left, beta - t_right), 0, beta)
+    t = np.clip(np.where(left, beta - a_left, t_right), 0, beta)
+    zeta = np.where(left, a / beta, 1 - t / beta)
+    return _Root(zeta=zeta, S=S, B=B, X=X, sqrt_pq=sqrt_pq, n0=n0, n1=n1, a=a, t=t)
+
+
+def _dzeta_dbeta(root: _Root, logit_q: Array, beta: Array) -> Array:
+    """Derivative of the sample with respect to the sharpness.
+
+    With a = beta zeta, t = beta (1 - zeta) and phi(x) = (e^x - 1 - x)/x^2 the CDFs of the two exponentials obey
+
+        dF(zeta|0)/dbeta = +a t d/(beta (1-d)^2) X,   X = t phi(t) + a phi(-a)  >= 0
+        dF(zeta|1)/dbeta = -a t d/(beta (1-d)^2) Y,   Y = a phi(a) + t phi(-t)  >= 0
+        dzeta/dbeta      = -a t/(beta^2 (1-d)) (p X - q Y) d/S
+
+    X and Y are sums of positive terms (the textbook form subtracts terms 1/beta times larger). Only p X - q Y can cancel,
+    and two arrangements keep the digits:
+    - beta < 3 and |l| < 1, where X ~ Y and p ~ q: ((X - Y) - tanh(l/2)(X + Y))/2 with X - Y and X + Y in sinh and cosh;
+    - elsewhere p d X/S = (1 - nu) e^{-t} X and q d Y/S = nu e^{-a} Y, in which nothing overflows.
+    """
+    a, t = root.a, root.t
+    n0, n1 = root.n0, root.n1
+    one_minus_d = -np.expm1(-beta)
+    tiny = np.finfo(np.float64).tiny
+    S = np.maximum(root.S, tiny)
+
+    small = (beta < 3) & (np.abs(logit_q) < 1)
+    a_small, t_small = np.minimum(a, 3), np.minimum(t, 3)  # only to keep the branch not taken from overflowing
+    difference = _sinh_term(t_small) - _sinh_term(a_small)
+    total = _cosh_term(t_small) + _cosh_term(a_small)
+    near = np.exp(-beta) * (difference - np.tanh(logit_q / 2) * total) / (2 * S)
+
+    y = np.maximum(np.abs(root.B) + S, tiny)
+    overlap = root.sqrt_pq * np.exp(-beta / 2)
+    flat = root.S < tiny  # the plateau of _root, where both terms of S are equal
+    larger = np.where(flat, 0.5, y / (2 * S))
+    smaller = np.where(flat, 0.5, 2 * (overlap / S) * (overlap / y))
+    nu, one_minus_nu = np.where(root.B >= 0, larger, smaller), np.where(root.B >= 0, smaller, larger)
+    g_a, g_t = _linear_excess(a, n0), _linear_excess(t, n1)
+    h_a, h_t = _quadratic_excess(a, n0, g_a), _quadratic_excess(t, n1, g_t)
+    far = one_minus_nu * (h_t + np.exp(-t) * g_a) - nu * (h_a + np.exp(-a) * g_t)
+    return -(a / beta) * (t / beta) / one_minus_d * np.where(small, near, far)
+
+
+def _linear_excess(x: Array, n: Array) -> Array:
+    """x phi(-x) = (x - n)/x with n = 1 - e^{-x}, by its series x/2 - x^2/6 + ... where the subtraction would cancel."""
+    series = np.zeros_like(x)
+    clipped = np.minimum(x, 1)
+    for k in range(18, 1, -1):  # the terms of (e^{-x} - 1 + x)/x; the 18th is below 2^-53 of the first at x = 1
+        series = clipped * ((-1) ** k / factorial(k) + series)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(x < 1, series, (x - n) / x)
+
+
+def _quadratic_excess(x: Array, n: Array, linear_excess: Array) -> Array:
+    """e^{-x} x phi(x) = (1 - (1 + x) e^{-x})/x, which is also n - x phi(-x); the latter is right where x is small."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(x < 1, n - linear_excess, (n - x * np.exp(-x)) / x)
+
+
+def _sinh_term(x: Array) -> Array:
+    """2 (sinh x - x)/x for 0 <= x <= 3, by its series of positive terms."""
+    square = x * x
+    series = np.zeros_like(x)
+    for k in range(15, 0, -1):
+        series = square * (2 / factorial(2 * k + 1) + series)
+    return series
+
+
+def _cosh_term(x: Array) -> Array:
+    """2 (cosh x - 1)/x for 0 <= x <= 3, without the subtraction."""
+    half = np.sinh(x / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(x > 0, 4 * half * (half / x), 0)

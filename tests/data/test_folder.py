@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dvaepp.data import load
+from dvaepp.errors import DataError
+
+GREY = np.random.default_rng(0).integers(0, 256, (12, 3, 5), dtype=np.uint8)
+
+
+def png_bytes(grey: np.ndarray, depth: int = 8) -> bytes:
+    """A grey PNG by the specification, without Pillow; each row begins with the filter byte 0."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width = grey.shape
+    rows = grey.astype(">u2" if depth == 16 else "u1")
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\x00" + row.tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def write(folder: Path, images: np.ndarray, depth: int = 8) -> None:
+    folder.mkdir(exist_ok=True, parents=True)
+    for index, image in enumerate(images):
+        (folder / f"{index:03}.png").write_bytes(png_bytes(image, depth))
+
+
+def test_splits_in_the_order_of_names(tmp_path: Path) -> None:
+    for split, images in (("train", GREY[:6]), ("valid", GREY[6:8]), ("test", GREY[8:])):
+        write(tmp_path / split, images)
+    (tmp_path / "train" / "notes.txt").write_text("not a picture")
+    (tmp_path / "train" / "._000.png").write_bytes(b"what macOS leaves behind")
+    (tmp_path / "elsewhere").mkdir()
+    data = load(str(tmp_path))
+    assert (data.levels, data.image_shape, data.name) == (255, (3, 5), tmp_path.name)
+    np.testing.assert_array_equal(data.train, GREY[:6].reshape(6, 15))
+    np.testing.assert_array_equal(data.valid, GREY[6:8].reshape(2, 15))
+    np.testing.assert_array_equal(data.test, GREY[8:].reshape(4, 15))
+
+
+def test_loose_pictures_are_split(tmp_path: Path) -> None:
+    write(tmp_path, GREY)
+    (tmp_path / "000.png").rename(tmp_path / "last.PNG")
+    data = load(str(tmp_path), seed=1)
+    assert [len(split) for split in (data.train, data.valid, data.test)] == [10, 1, 1]
+    everything = np.concatenate([data.train, data.valid, data.test])
+    assert sorted(map(tuple, everything)) == sorted(map(tuple, GREY.reshape(12, 15)))
+
+
+def test_valid_is_cut_from_train(tmp_path: Path) -> None:
+    write(tmp_path / "train", GREY[:8])
+    write(tmp_path / "test", GREY[8:])
+    data = load(str(tmp_path))
+    assert [len(split) for split in (data.train, data.valid, data.test)] == [7, 1, 4]
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    """65535 is white; k 257 is grey k, and so are its neighbours."""
+    deep = GREY.astype(np.int64) * 257 + np.random.default_rng(1).integers(-128, 129, GREY.shape)
+    write(tmp_path / "train", deep.clip(0, 65535), depth=16)
+    write(tmp_path / "test", GREY)
+    everything = np.concatenate([load(str(tmp_path)).train, load(str(tmp_path)).valid])
+    assert sorted(map(tuple, everything)) == sorted(map(tuple, GREY.reshape(12, 15)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
+def test_modes_of_grey_pictures(tmp_path: Path, mode: str) -> None:
+    for index, image in enumerate(GREY):
+        Image.fromarray(image).convert(mode).save(tmp_path / f"{index}.png")
+    data = load(str(tmp_path))
+    everything = np.concatenate([data.train, data.valid, data.test])
+    assert sorted(map(tuple, everything)) == sorted(map(tuple, GREY.reshape(12, 15)))
+
+
+def test_colour_becomes_grey(tmp_path: Path) -> None:
+    """ITU-R 601-2: 0.299, 0.587, 0.114 of red, green and blue, worked by hand: 76.2, 149.7, 29.1."""
+    for index, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+        Image.new("RGB", (1, 1), colour).save(tmp_path / f"{index}.png")
+    data = load(str(tmp_path))
+    assert sorted(int(split[0, 0]) for split in (data.train, data.valid, data.test)) == [29, 76, 150]
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_black_and_white_is_binary(tmp_path: Path, mode: str) -> None:
+    for index, image in enumerate(GREY):
+        Image.fromarray(np.where(image > 99, 255, 0).astype(np.uint8)).convert(mode).save(tmp_path / f"{index}.png")
+    data = load(str(tmp_path))
+    assert data.levels == 1
+    everything = np.concatenate([data.train, data.valid, data.test])
+    assert sorted(map(tuple, everything)) == sorted(map(tuple, (GREY > 99).astype(int).reshape(12, 15)))
+
+
+def size_differs(folder: Path) -> None:
+    (folder / "005.png").write_bytes(png_bytes(GREY[0].T))
+
+
+def truncated(folder: Path) -> None:
+    content = png_bytes(np.random.default_rng(0).integers(0, 256, (3, 5)))
+    (folder / "005.png").write_bytes(content[: len(content) // 2 + 10])
+
+
+def not_a_png(folder: Path) -> None:
+    (folder / "005.png").write_text("hello")
+
+
+def jpeg_inside(folder: Path) -> None:
+    Image.fromarray(GREY[0]).save(folder / "005.png", format="JPEG")
+
+
+def a_folder_inside(folder: Path) -> None:
+    (folder / "005.png").unlink()
+    (folder / "005.png").mkdir()
+
+
+def transparent(folder: Path) -> None:
+    Image.new("RGBA", (5, 3), (9, 9, 9, 200)).save(folder / "005.png")
+
+
+def transparent_palette(folder: Path) -> None:
+    Image.new("P", (5, 3)).save(folder / "005.png", transparency=0)
+
+
+def both_places(folder: Path) -> None:
+    write(folder / "train", GREY)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (size_differs, "/005.png: all pictures must have one size, 5x3 as 000.png; this one is 3x5"),
+        (truncated, "/005.png: cannot be read as a PNG picture: "),
+        (not_a_png, "/005.png: cannot be read as a PNG picture: cannot identify image file"),
+        (jpeg_inside, "/005.png: cannot be read as a PNG picture: cannot identify image file"),
+        (a_folder_inside, "/005.png: cannot be read as a PNG picture: Is a directory"),
+        (transparent, "/005.png: has transparent pixels; lay it on a background first"),
+        (transparent_palette, "/005.png: has transparent pixels; lay it on a background first"),
+        (
+            both_places,
+            ": pictures must lie in the folder or in its subfolders train, not in both; the folder itself holds 000",
+        ),
+    ],
+)
+def test_refuses(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    write(tmp_path, GREY)
+    spoil(tmp_path)
+    with pytest.raises(DataError, match=f"^{tmp_path}{message}") as caught:
+        load(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_a_folder_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_text("hello")
+    with pytest.raises(DataError, match=f"^{tmp_path}: holds no .png pictures, nor subfolders train and test"):
+        load(str(tmp_path))
+    (tmp_path / "train").mkdir()
+    with pytest.raises(DataError, match=f"^{tmp_path}: splits need the subfolders train and test; there is no 'test'"):
+        load(str(tmp_path))
+    (tmp_path / "test").mkdir()
+    with pytest.raises(DataError, match=f"^{tmp_path / 'train'}: holds no .png pictures"):
+        load(str(tmp_path))
+
+
+def test_refuses_two_pictures(tmp_path: Path) -> None:
+    write(tmp_path, GREY[:2])
+    with pytest.raises(DataError, match="needs at least 3 images; the file or folder has 2"):
+        load(str(tmp_path))
