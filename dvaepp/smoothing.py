@@ -46,7 +46,7 @@ class OverlappingExponential:
         Shapes   rho and logit_q broadcast, on one device; float32 or float64. NaN in gives NaN out.
         """
         beta = self.beta if isinstance(self.beta, Tensor) else rho.new_tensor(self.beta)
-        return _InverseCDF.apply(rho, logit_q, beta)  # type: ignore[no-any-return]
+        return _InverseCDF.apply(rho, logit_q, beta)
 
 
 def nu(smoothing: OverlappingExponential, zeta: Tensor, logit_q: Tensor) -> Tensor:
@@ -131,21 +131,18 @@ def _root(rho: Tensor, logit_q: Tensor, beta: Tensor) -> _Root:
 
     y = B.abs() + S
     positive = B >= 0
-    left = torch.where(positive, y <= 2 * q * sqrt_d, y >= 2 * p * sqrt_d)
+    side = torch.where(positive, q, p)
+    left = (y <= 2 * side * sqrt_d) == positive
     left = torch.where((n0 <= 0.5) != (n1 <= 0.5), n0 <= 0.5, left)
-    m = torch.where(positive, 2 * q * (sqrt_d / y) * sqrt_d, y / (2 * p))
-    w = torch.where(positive, y / (2 * q), 2 * p * (sqrt_d / y) * sqrt_d)
-    a_left = torch.where(n0 <= 0.5, -torch.log1p(-n0.clamp_max(0.5)), -torch.log(m))
-    t_right = torch.where(n1 <= 0.5, -torch.log1p(-n1.clamp_max(0.5)), -torch.log(w))
+    n = torch.where(left, n0, n1)
+    e = torch.where(left == positive, 2 * side * (sqrt_d / y) * sqrt_d, y / (2 * side))
+    shorter = torch.where(n <= 0.5, -torch.log1p(-n.clamp_max(0.5)), -torch.log(e))
     plateau = (y == 0) & (n0 > 0.5) & (n1 > 0.5)
-    a_left = torch.where(plateau, (beta - logit_q) / 2, a_left)
-    t_right = torch.where(plateau, (beta + logit_q) / 2, t_right)
     left = torch.where(plateau, logit_q >= 0, left)
+    shorter = torch.where(plateau, (beta - logit_q.abs()) / 2, shorter).clamp(torch.zeros_like(beta), beta)
 
-    zero = torch.zeros((), dtype=beta.dtype, device=beta.device)
-    a = torch.where(left, a_left, beta - t_right).clamp(zero, beta)
-    t = torch.where(left, beta - a_left, t_right).clamp(zero, beta)
-    zeta = torch.where(left, a / beta, 1 - t / beta)
+    a, t = torch.where(left, shorter, beta - shorter), torch.where(left, beta - shorter, shorter)
+    zeta = torch.where(left, shorter / beta, 1 - shorter / beta)
     return _Root(zeta=zeta, S=S, B=B, X=X, sqrt_pq=sqrt_pq, n0=n0, n1=n1, a=a, t=t)
 
 

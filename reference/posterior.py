@@ -22,7 +22,7 @@ def nu(smoothing: OverlappingExponential, zeta: ArrayLike, logit_q: ArrayLike) -
     Units    none (a probability)
     Raises   DomainError outside the domain or for NaN, ShapeError if shapes do not broadcast.
     """
-    zeta, logit_q = as_float("zeta", zeta), as_float("logit_q", logit_q)
-    check_broadcast(zeta=zeta, logit_q=logit_q)
-    check_not_nan("logit_q", logit_q)
-    return np.asarray(expit(logit_q + smoothing.log_ratio(zeta)))
+    x, logit = as_float("zeta", zeta), as_float("logit_q", logit_q)
+    check_broadcast(zeta=x, logit_q=logit)
+    check_not_nan("logit_q", logit)
+    return np.asarray(expit(logit + smoothing.log_ratio(x)))

@@ -74,9 +74,9 @@ class OverlappingExponential:
         Units    nats
         Raises   DomainError outside the domain, ShapeError if shapes do not broadcast.
         """
-        zeta, z, beta, dtype = self._arguments(zeta=zeta, z=z)
-        check_binary("z", z)
-        return _rounded(np.log(beta) - np.log(-np.expm1(-beta)) - beta * np.abs(z - zeta), dtype)
+        x, unit, beta, dtype = self._arguments(zeta=zeta, z=z)
+        check_binary("z", unit)
+        return _rounded(np.log(beta) - np.log(-np.expm1(-beta)) - beta * np.abs(unit - x), dtype)
 
     def r_cdf(self, zeta: ArrayLike, z: ArrayLike) -> Array:
         """CDF of the smoothed unit given the binary one.
@@ -91,10 +91,10 @@ class OverlappingExponential:
         Units    none
         Raises   DomainError outside the domain, ShapeError if shapes do not broadcast.
         """
-        zeta, z, beta, dtype = self._arguments(zeta=zeta, z=z)
-        check_binary("z", z)
-        at_zero = np.expm1(-beta * zeta) / np.expm1(-beta)
-        return _rounded(np.where(z == 0, at_zero, np.exp(-beta * (1 - zeta)) * at_zero), dtype)
+        x, unit, beta, dtype = self._arguments(zeta=zeta, z=z)
+        check_binary("z", unit)
+        at_zero = np.expm1(-beta * x) / np.expm1(-beta)
+        return _rounded(np.where(unit == 0, at_zero, np.exp(-beta * (1 - x)) * at_zero), dtype)
 
     def log_ratio(self, zeta: ArrayLike) -> Array:
         """How much the smoothed unit speaks for z = 1: log r(zeta|1) - log r(zeta|0) = beta (2 zeta - 1).
@@ -105,8 +105,8 @@ class OverlappingExponential:
         Units    nats
         Raises   DomainError outside the domain.
         """
-        zeta, beta, dtype = self._arguments(zeta=zeta)
-        return _rounded(beta * (2 * zeta - 1), dtype)
+        x, beta, dtype = self._arguments(zeta=zeta)
+        return _rounded(beta * (2 * x - 1), dtype)
 
     # ---- q(zeta|x), the mixture over z --------------------------------------------------------------------------
 
@@ -119,10 +119,10 @@ class OverlappingExponential:
         Units    nats
         Raises   DomainError outside the domain or for NaN, ShapeError if shapes do not broadcast.
         """
-        zeta, logit_q, beta, dtype = self._arguments(zeta=zeta, logit_q=logit_q)
-        log_p, log_q = -np.logaddexp(0, logit_q), -np.logaddexp(0, -logit_q)
+        x, logit, beta, dtype = self._arguments(zeta=zeta, logit_q=logit_q)
+        log_p, log_q = -np.logaddexp(0, logit), -np.logaddexp(0, -logit)
         scale = np.log(beta) - np.log(-np.expm1(-beta))
-        return _rounded(scale + np.logaddexp(log_p - beta * zeta, log_q - beta * (1 - zeta)), dtype)
+        return _rounded(scale + np.logaddexp(log_p - beta * x, log_q - beta * (1 - x)), dtype)
 
     def cdf(self, zeta: ArrayLike, logit_q: ArrayLike) -> Array:
         """CDF of the mixture, F(zeta) = p F(zeta|0) + q F(zeta|1); the inverse of ``inverse_cdf``.
@@ -133,10 +133,10 @@ class OverlappingExponential:
         Units    none
         Raises   DomainError outside the domain or for NaN, ShapeError if shapes do not broadcast.
         """
-        zeta, logit_q, beta, dtype = self._arguments(zeta=zeta, logit_q=logit_q)
-        p, q = expit(-logit_q), expit(logit_q)
+        x, logit, beta, dtype = self._arguments(zeta=zeta, logit_q=logit_q)
+        p, q = expit(-logit), expit(logit)
         # e^{-beta(1-zeta)} (1 - e^{-beta zeta}): see r_cdf
-        return _rounded((p + q * np.exp(-beta * (1 - zeta))) * (np.expm1(-beta * zeta) / np.expm1(-beta)), dtype)
+        return _rounded((p + q * np.exp(-beta * (1 - x))) * (np.expm1(-beta * x) / np.expm1(-beta)), dtype)
 
     def inverse_cdf(self, rho: ArrayLike, logit_q: ArrayLike) -> Array:
         """Turn uniform noise into a smoothed sample: the zeta at which the mixture's CDF equals rho.
@@ -153,8 +153,8 @@ class OverlappingExponential:
         Units    none
         Raises   DomainError outside the domain or for NaN, ShapeError if shapes do not broadcast.
         """
-        rho, logit_q, beta, dtype = self._arguments(rho=rho, logit_q=logit_q)
-        return _rounded(_root(rho, logit_q, beta).zeta, dtype)
+        noise, logit, beta, dtype = self._arguments(rho=rho, logit_q=logit_q)
+        return _rounded(_root(noise, logit, beta).zeta, dtype)
 
     def inverse_cdf_with_derivatives(self, rho: ArrayLike, logit_q: ArrayLike) -> InverseCDF:
         """The smoothed sample and its derivatives with respect to logit, noise and sharpness.
@@ -175,13 +175,13 @@ class OverlappingExponential:
         Shapes, Domain, Raises   as ``inverse_cdf``.
         Units    none
         """
-        rho, logit_q, beta, dtype = self._arguments(rho=rho, logit_q=logit_q)
-        root = _root(rho, logit_q, beta)
+        noise, logit, beta, dtype = self._arguments(rho=rho, logit_q=logit_q)
+        root = _root(noise, logit, beta)
         slope = np.maximum(root.S, np.finfo(np.float64).tiny)
         one_minus_d = -np.expm1(-beta)
         # For small beta n0 n1 p q collapses to one quotient with fewer roundings; for large beta the factors are kept,
         # in an order in which no partial product underflows before the result does.
-        small = one_minus_d * one_minus_d * (rho * (1 - rho)) * (4 * root.sqrt_pq * root.sqrt_pq)
+        small = one_minus_d * one_minus_d * (noise * (1 - noise)) * (4 * root.sqrt_pq * root.sqrt_pq)
         with np.errstate(divide="ignore", invalid="ignore"):  # branch not taken
             dzeta_dlogit_q = np.where(
                 one_minus_d < _FLAT,
@@ -192,7 +192,7 @@ class OverlappingExponential:
             zeta=_rounded(root.zeta, dtype),
             dzeta_dlogit_q=_rounded(dzeta_dlogit_q, dtype),
             dzeta_drho=_rounded(one_minus_d / (beta * slope), dtype),
-            dzeta_dbeta=_rounded(_dzeta_dbeta(root, logit_q, beta), dtype),
+            dzeta_dbeta=_rounded(_dzeta_dbeta(root, logit, beta), dtype),
         )
 
     def _arguments(self, **values: ArrayLike) -> tuple[Any, ...]:
@@ -273,24 +273,23 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
     n0 = np.minimum(2 * R / np.maximum(np.where(X < -0.5, p + R + q * d, 1 + X) + S, tiny), 1)
     n1 = np.minimum(2 * R_mirror / np.maximum(np.where(X > 0.5, q + R_mirror + p * d, 1 - X) + S, tiny), 1)
 
-    # y is 2 q e^{-beta(1-zeta)} or 2 p e^{-beta zeta}; `left` says zeta <= 1/2, i.e. the second exponential is larger.
+    # `left` says zeta <= 1/2; `shorter` is beta times the distance to the nearer end, from n near that end and from the
+    # exponential e = e^{-shorter} further in. y is 2 q e^{-beta (1 - zeta)} where B >= 0, else 2 p e^{-beta zeta}.
     y = np.abs(B) + S
     positive = B >= 0
-    left = np.where(positive, y <= 2 * q * sqrt_d, y >= 2 * p * sqrt_d)
+    side = np.where(positive, q, p)
+    left = (y <= 2 * side * sqrt_d) == positive
     left = np.where((n0 <= 0.5) != (n1 <= 0.5), n0 <= 0.5, left)
+    n = np.where(left, n0, n1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # branches not taken
-        m = np.where(positive, 2 * q * (sqrt_d / y) * sqrt_d, y / (2 * p))
-        w = np.where(positive, y / (2 * q), 2 * p * (sqrt_d / y) * sqrt_d)
-        a_left = np.where(n0 <= 0.5, -np.log1p(-np.minimum(n0, 0.5)), -np.log(m))
-        t_right = np.where(n1 <= 0.5, -np.log1p(-np.minimum(n1, 0.5)), -np.log(w))
+        e = np.where(left == positive, 2 * side * (sqrt_d / y) * sqrt_d, y / (2 * side))
+        shorter = np.where(n <= 0.5, -np.log1p(-np.minimum(n, 0.5)), -np.log(e))
     plateau = (y == 0) & (n0 > 0.5) & (n1 > 0.5)
-    a_left = np.where(plateau, (beta - logit_q) / 2, a_left)
-    t_right = np.where(plateau, (beta + logit_q) / 2, t_right)
     left = np.where(plateau, logit_q >= 0, left)
+    shorter = np.clip(np.where(plateau, (beta - np.abs(logit_q)) / 2, shorter), 0, beta)
 
-    a = np.clip(np.where(left, a_left, beta - t_right), 0, beta)
-    t = np.clip(np.where(left, beta - a_left, t_right), 0, beta)
-    zeta = np.where(left, a / beta, 1 - t / beta)
+    a, t = np.where(left, shorter, beta - shorter), np.where(left, beta - shorter, shorter)
+    zeta = np.where(left, shorter / beta, 1 - shorter / beta)
     return _Root(zeta=zeta, S=S, B=B, X=X, sqrt_pq=sqrt_pq, n0=n0, n1=n1, a=a, t=t)
 
 

@@ -8,6 +8,7 @@ Errors name the argument, the rule, the first entry that breaks it and, where th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def check_binary(name: str, array: Array) -> None:
 
 def check_count(name: str, value: int, least: int = 1) -> int:
     """Return ``value`` as an int; raise DomainError unless it is a whole number of at least ``least``."""
-    if isinstance(value, bool) or int(value) != value or value < least:
+    if isinstance(value, bool) or not np.isfinite(value) or int(value) != value or value < least:
         raise DomainError(f"{name} must be a whole number of at least {least}; got {value}")
     return int(value)
 
@@ -99,3 +100,100 @@ def check_broadcast(**arrays: Array) -> tuple[int, ...]:
     except ValueError:
         listed = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ShapeError(f"shapes must broadcast together; got {listed}") from None
+
+
+def as_rows(name: str, value: ArrayLike, n_columns: int) -> Array:
+    """Turn one row per sample or chain into a float64 matrix with the stated number of columns.
+
+    Shapes   value (B, n_columns) -> (B, n_columns)
+    Raises   TypeError for a dtype that is not a number; ShapeError for any other shape.
+    """
+    rows = as_float(name, value).astype(np.float64, copy=False)
+    if rows.ndim != 2 or rows.shape[1] != n_columns:
+        raise ShapeError(f"{name} must be (B, {n_columns}), one row per sample; got {rows.shape}")
+    return rows
+
+
+def as_states(name: str, value: ArrayLike, n_units: int) -> Array:
+    """Turn binary states, one row per sample or chain, into a float64 matrix of zeros and ones.
+
+    Shapes   value (B, n_units) -> (B, n_units)
+    Raises   as ``as_rows``, and DomainError for an entry that is neither 0 nor 1.
+    """
+    states = as_rows(name, value, n_units)
+    check_binary(name, states)
+    return states
+
+
+def as_ladder(name: str, value: ArrayLike) -> Array:
+    """Turn inverse temperatures into a float64 vector that rises strictly, within [0, 1], to exactly 1.
+
+    Shapes   value (R,) -> (R,)
+    Raises   ShapeError unless a vector with an entry; DomainError where it leaves [0, 1], does not rise or does not end
+             at 1; TypeError for a dtype that is not a number.
+    """
+    ladder = as_float(name, value).astype(np.float64, copy=False)
+    if ladder.ndim != 1 or ladder.size == 0:
+        raise ShapeError(f"{name} must be a vector of at least one inverse temperature; got {ladder.shape}")
+    check_unit_interval(name, ladder)
+    check(name, ladder, np.diff(ladder, prepend=-1.0) > 0, "rise strictly")
+    if ladder[-1] != 1:
+        raise DomainError(f"{name} must end at 1, the machine itself; the last entry is {ladder[-1]}")
+    return ladder
+
+
+def check_same_rows(**matrices: Array) -> int:
+    """Return the number of rows the named matrices share.
+
+    Raises   ShapeError naming every argument with its shape.
+    """
+    if len({len(matrix) for matrix in matrices.values()}) != 1:
+        listed = ", ".join(f"{name} {matrix.shape}" for name, matrix in matrices.items())
+        raise ShapeError(f"matrices must have the same number of rows; got {listed}")
+    return len(next(iter(matrices.values())))
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: comparing arrays with == gives an array, not a truth value
+class RBM:
+    """A restricted Boltzmann machine: two sides of binary units, coupled across but not within.
+
+    p(z1, z2) = exp(-E(z1, z2)) / Z with E(z1, z2) = -a1'z1 - a2'z2 - z1'W z2. The parameters are copied to float64,
+    so that what was checked here cannot change behind the object's back.
+
+    Source   DVAE++ (arXiv:1802.04920), section 5.
+    Shapes   a1 (N1,), a2 (N2,), W (N1, N2)
+    Domain   finite parameters; at least one unit on each side
+    Units    nats (parameters are terms of a log-probability)
+    Raises   ShapeError if the shapes do not fit; DomainError for an entry that is not finite; TypeError for a dtype
+             that is not a number.
+    """
+
+    a1: Array
+    a2: Array
+    W: Array
+
+    def __post_init__(self) -> None:
+        for name in ("a1", "a2", "W"):
+            # The dataclass is frozen; this is its one moment of construction.
+            object.__setattr__(self, name, np.array(as_float(name, getattr(self, name)), dtype=np.float64))
+        for name in ("a1", "a2"):
+            bias = getattr(self, name)
+            if bias.ndim != 1 or bias.size == 0:
+                raise ShapeError(f"{name} must be a vector with at least one unit; got {bias.shape}")
+        if self.W.shape != (self.n1, self.n2):
+            hint = " Transposed?" if self.W.shape == (self.n2, self.n1) else ""
+            raise ShapeError(
+                f"W must be (N1, N2) = ({self.n1}, {self.n2}) to match a1 and a2; got {self.W.shape}.{hint}"
+            )
+        for name in ("a1", "a2", "W"):
+            check_finite(name, getattr(self, name))
+
+    @property
+    def n1(self) -> int:
+        """Number of units on the first side."""
+        return int(self.a1.size)
+
+    @property
+    def n2(self) -> int:
+        """Number of units on the second side."""
+        return int(self.a2.size)

@@ -29,6 +29,7 @@ from reference.smoothing import InverseCDF
 #: The outputs that are judged, in the order of ``InverseCDF``.
 OUTPUTS = ("zeta", "dzeta_dlogit_q", "dzeta_drho", "dzeta_dbeta")
 
+
 @dataclass(frozen=True)
 class WorstCase:
     """The largest mixed error of one output and the input that causes it."""
@@ -78,18 +79,16 @@ def exponential_truth(rho: float, logit_q: float, beta: float, eps: float) -> di
         by_logit = [_exponential(r, x, b) for x in moved_logit]
         truth = {}
         for i, name in enumerate(OUTPUTS):
-            change = sum(max((abs(value[i] - here[i]) for value in by), default=mpmath.mpf(0)) for by in (by_rho, by_logit))
+            change = sum(
+                max((abs(value[i] - here[i]) for value in by), default=mpmath.mpf(0)) for by in (by_rho, by_logit)
+            )
             truth[name] = (+here[i], +change)
         return truth
 
 
 def _exponential(rho: mpmath.mpf, logit_q: float | mpmath.mpf, beta: mpmath.mpf) -> tuple[mpmath.mpf, ...]:
     """The four outputs by the paper's quadratic and the quotient rule, in the working precision."""
-    one = mpmath.mpf(1)
-    if mpmath.isinf(logit_q):
-        q = one if logit_q > 0 else mpmath.mpf(0)
-    else:
-        q = 1 / (1 + mpmath.exp(-mpmath.mpf(logit_q)))
+    q = 1 / (1 + mpmath.exp(-mpmath.mpf(logit_q)))  # also right at plus and minus infinity
     p = 1 - q
     d = mpmath.exp(-beta)
     B = rho * (1 - d) - p + q * d
@@ -113,8 +112,9 @@ def mixed_errors(
 
     Shapes   rho, logit_q, beta and every output (N,), all in the dtype that is judged.
     Domain   NaN and infinities count as infinite error. Where the density between the modes is below twice the smallest
-             normal number, derivatives need only be finite (and not negative by rho and logit): they saturate there (see Departs in
-             ``OverlappingExponential.inverse_cdf_with_derivatives``). zeta itself is judged everywhere.
+             normal number, derivatives saturate (see Departs in
+             ``OverlappingExponential.inverse_cdf_with_derivatives``) and need only be finite, and not negative by rho
+             and logit. zeta itself is judged everywhere.
     Returns  for each output present in ``result`` its worst case.
     """
     outputs = {n: getattr(result, n) for n in OUTPUTS} if isinstance(result, InverseCDF) else dict(result)

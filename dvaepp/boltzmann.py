@@ -1,0 +1,79 @@
+"""Restricted Boltzmann machine as a torch module; twin of ``reference.boltzmann`` and ``reference.boltzmann_kl``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from reference.boltzmann_kl import group_slices
+
+
+def log_softplus_sum(logits: Tensor) -> Tensor:
+    """Sum over the last axis of log(1 + e^x); the threshold keeps e^x finite and the result exact."""
+    return softplus(logits, threshold=40).sum(-1)
+
+
+class RBM(nn.Module):
+    """p(z1, z2) = e^{-E}/Z with E = -a1'z1 - a2'z2 - z1'W z2, trainable; see ``reference.boltzmann``.
+
+    Shapes   a1 (N1,), a2 (N2,), W (N1, N2), all zero at first: the uniform distribution, log Z = (N1 + N2) log 2.
+    """
+
+    def __init__(self, n1: int, n2: int) -> None:
+        super().__init__()
+        self.a1 = nn.Parameter(torch.zeros(n1))
+        self.a2 = nn.Parameter(torch.zeros(n2))
+        self.W = nn.Parameter(torch.zeros(n1, n2))
+
+    @property
+    def n1(self) -> int:
+        """Units of the first side."""
+        return self.W.shape[0]
+
+    @property
+    def n2(self) -> int:
+        """Units of the second side."""
+        return self.W.shape[1]
+
+    def energy(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """Energy in nats, (B, N1), (B, N2) -> (B,); see ``reference.boltzmann.energy``."""
+        return -(z1 @ self.a1) - z2 @ self.a2 - ((z1 @ self.W) * z2).sum(-1)
+
+    def logits_z2(self, z1: Tensor) -> Tensor:
+        """Logits of the second side given the first; see ``reference.boltzmann.logits_z2``."""
+        return torch.addmm(self.a2, z1, self.W)
+
+    def logits_z1(self, z2: Tensor) -> Tensor:
+        """Logits of the first side given the second; see ``reference.boltzmann.logits_z1``."""
+        return torch.addmm(self.a1, z2, self.W.t())
+
+    def log_marginal_z1(self, z1: Tensor) -> Tensor:
+        """Unnormalised log p(z1) in nats, (B, N1) -> (B,); see ``reference.boltzmann.log_marginal_z1``."""
+        return z1 @ self.a1 + log_softplus_sum(self.logits_z2(z1))
+
+
+def cross_entropy(rbm: RBM, mu: Tensor, nu: Tensor, n_groups: int) -> Tensor:
+    """E[E(z)] under a hierarchical posterior for one draw of zeta, (B, N1 + N2) -> (B,) nats.
+
+    See ``reference.boltzmann_kl.cross_entropy``. Couplings between groups use nu of the earlier unit, couplings inside a
+    group (only one group, or the middle one of an odd number, has any) use mu.
+    """
+    n1 = rbm.n1
+    mu1, mu2, nu1 = mu[:, :n1], mu[:, n1:], nu[:, :n1]
+    coupling = (((mu1 if n_groups == 1 else nu1) @ rbm.W) * mu2).sum(-1)
+    if n_groups > 1:
+        for group in group_slices(n1 + rbm.n2, n_groups):
+            if group.start < n1 < group.stop:  # nu was used inside this group too: put mu in its place
+                first, second = slice(group.start, n1), slice(0, group.stop - n1)
+                excess = mu1[:, first] - nu1[:, first]
+                coupling = coupling + ((excess @ rbm.W[first, second]) * mu2[:, second]).sum(-1)
+    return -(mu1 @ rbm.a1) - mu2 @ rbm.a2 - coupling
+
+
+def entropy(logit_q: Tensor) -> Tensor:
+    """Entropy in nats of each unit; see ``reference.bernoulli.entropy``.
+
+    Departs  written as softplus(l) - l sigma(l), whose gradient -l sigma'(l) automatic differentiation gets right.
+    """
+    return softplus(logit_q, threshold=40) - logit_q * torch.sigmoid(logit_q)

@@ -1,0 +1,143 @@
+"""The restricted Boltzmann machine: energy, conditionals, and everything a small one allows us to know exactly.
+
+    p(z1, z2) = exp(-E(z1, z2)) / Z,    E(z1, z2) = -a1'z1 - a2'z2 - z1'W z2,    z1, z2 binary.
+
+Given one side, the units of the other are independent: that makes the conditionals simple, lets one side be summed out
+in closed form, and leaves 2**min(N1, N2) terms for the exact normaliser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logsumexp
+
+from reference.bernoulli import sigmoid, softplus
+from reference.vocabulary import RBM, Array, DomainError, as_rows, as_states, check_same_rows, check_unit_interval
+
+LARGEST_ENUMERATION = 24
+_CHUNK_ENTRIES = 2**20  # entries of the largest matrix held while enumerating: 8 MiB
+
+
+class Marginals(NamedTuple):
+    """Means of a machine's units and of the products across: mean1 (N1,), mean2 (N2,), pair (N1, N2), in [0, 1]."""
+
+    mean1: Array
+    mean2: Array
+    pair: Array
+
+
+def energy(rbm: RBM, z1: ArrayLike, z2: ArrayLike) -> Array:
+    """Energy of each pair of states.
+
+    E = -a1'z1 - a2'z2 - z1'W z2. It is linear in every single unit, so with probabilities in place of z1 and z2 the
+    result is the *expected* energy under independent units.
+
+    Source   DVAE++ (arXiv:1802.04920), section 5.
+    Shapes   z1 (B, N1), z2 (B, N2) -> (B,)
+    Domain   entries in [0, 1]
+    Units    nats
+    Raises   ShapeError, DomainError or TypeError for a z1 or z2 that does not fit.
+    """
+    z1, z2 = _as_relaxed("z1", z1, rbm.n1), _as_relaxed("z2", z2, rbm.n2)
+    check_same_rows(z1=z1, z2=z2)
+    return -(z1 @ rbm.a1) - z2 @ rbm.a2 - ((z1 @ rbm.W) * z2).sum(axis=1)
+
+
+def logits_z2(rbm: RBM, z1: ArrayLike) -> Array:
+    """Logits of the second side given the first: a2 + z1 W.
+
+    Source   DVAE++ (arXiv:1802.04920), section 5 (the conditionals of block Gibbs sampling).
+    Shapes   z1 (B, N1) -> (B, N2)
+    Domain   entries in [0, 1]
+    Units    nats (log-odds)
+    Raises   ShapeError, DomainError or TypeError for a z1 that does not fit.
+    """
+    return rbm.a2 + _as_relaxed("z1", z1, rbm.n1) @ rbm.W
+
+
+def logits_z1(rbm: RBM, z2: ArrayLike) -> Array:
+    """Logits of the first side given the second: a1 + W z2.
+
+    Source   DVAE++ (arXiv:1802.04920), section 5 (the conditionals of block Gibbs sampling).
+    Shapes   z2 (B, N2) -> (B, N1)
+    Domain   entries in [0, 1]
+    Units    nats (log-odds)
+    Raises   ShapeError, DomainError or TypeError for a z2 that does not fit.
+    """
+    return rbm.a1 + _as_relaxed("z2", z2, rbm.n2) @ rbm.W.T
+
+
+def log_marginal_z1(rbm: RBM, z1: ArrayLike) -> Array:
+    """Unnormalised log-probability of the first side, the second summed out: log sum over z2 of exp(-E(z1, z2)).
+
+    = a1'z1 + sum over j of softplus((a2 + z1 W)_j); subtract ``log_partition`` to normalise.
+
+    Source   Salakhutdinov & Murray (2008), eq. (6).
+    Shapes   z1 (B, N1) -> (B,)
+    Domain   z1 in {0, 1}
+    Units    nats
+    Raises   ShapeError, DomainError or TypeError for a z1 that does not fit.
+    """
+    z1 = as_states("z1", z1, rbm.n1)
+    return z1 @ rbm.a1 + softplus(logits_z2(rbm, z1)).sum(axis=1)
+
+
+def log_partition(rbm: RBM) -> float:
+    """Exact log Z: the smaller side enumerated, the larger summed out in closed form.
+
+    Cost: 2**min(N1, N2) softplus sums, in chunks of bounded memory; 24 units take minutes.
+
+    Shapes   -> scalar
+    Domain   min(N1, N2) <= 24
+    Units    nats
+    Raises   DomainError for a larger machine, which needs ``partition.bracket``.
+    """
+    small = _smaller_side_first(rbm)
+    return float(logsumexp([logsumexp(log_marginal_z1(small, states)) for states in _all_states(small)]))
+
+
+def marginals(rbm: RBM) -> Marginals:
+    """Exact means E[z1], E[z2] and E[z1 z2'], by enumeration: the gradients of log Z in a1, a2 and W.
+
+    Shapes   -> mean1 (N1,), mean2 (N2,), pair (N1, N2)
+    Domain   min(N1, N2) <= 24
+    Units    none (probabilities)
+    Raises   DomainError for a larger machine, which needs ``partition.bracket`` or sampling.
+    """
+    small = _smaller_side_first(rbm)
+    normaliser = log_partition(small)
+    mean1, mean2, pair = np.zeros(small.n1), np.zeros(small.n2), np.zeros((small.n1, small.n2))
+    for states in _all_states(small):
+        prob = np.exp(log_marginal_z1(small, states) - normaliser)
+        joint2 = prob[:, None] * sigmoid(logits_z2(small, states))  # p(z1) E[z2 | z1]
+        mean1 += prob @ states
+        mean2 += joint2.sum(axis=0)
+        pair += states.T @ joint2
+    return Marginals(mean1, mean2, pair) if small is rbm else Marginals(mean2, mean1, pair.T)
+
+
+def _smaller_side_first(rbm: RBM) -> RBM:
+    return rbm if rbm.n1 <= rbm.n2 else RBM(rbm.a2, rbm.a1, rbm.W.T)
+
+
+def _all_states(rbm: RBM) -> Iterator[Array]:
+    """Every state of the first side, in chunks of rows whose matrix against the second side stays small."""
+    if rbm.n1 > LARGEST_ENUMERATION:
+        raise DomainError(
+            f"the smaller side of an RBM must have at most {LARGEST_ENUMERATION} units to be enumerated; "
+            f"it has {rbm.n1}. Use annealed importance sampling: reference.partition.bracket"
+        )
+    rows = max(1, _CHUNK_ENTRIES // max(rbm.n1, rbm.n2))
+    for first in range(0, 2**rbm.n1, rows):
+        codes = np.arange(first, min(first + rows, 2**rbm.n1))
+        yield ((codes[:, None] >> np.arange(rbm.n1)) & 1).astype(np.float64)
+
+
+def _as_relaxed(name: str, value: ArrayLike, n_units: int) -> Array:
+    relaxed = as_rows(name, value, n_units)
+    check_unit_interval(name, relaxed)
+    return relaxed

@@ -1,0 +1,288 @@
+"""log Z of a machine too large to enumerate: annealed importance sampling, from below and from above.
+
+Between an independent base machine, whose log Z is known, and the target lie machines with parameters (1 - b) base + b
+target, 0 = b_0 < ... < b_K = 1; f_b(z1) is their unnormalised marginal over z1. A chain drawn from the base and carried
+along by one Gibbs sweep per machine collects the weight
+
+    w = Z_base * product over k of f_{b_k}(z1) / f_{b_{k-1}}(z1),         whose mean is *exactly* Z.
+
+The same walked backwards, from a sample of the target to the base, has a mean of exactly 1 / Z. Both are estimates
+whose logarithm errs to one side, and to opposite ones: that is what makes them a bracket.
+
+A Gibbs sweep needs z1 W and so does f_b at every b, so the product is computed once per state and shared: by the weight
+into the machine, the weight out of it, and the sweep.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logit, logsumexp
+
+from reference import tempering
+from reference.bernoulli import sigmoid, softplus
+from reference.philox import (
+    STREAM_FORWARD_INIT,
+    STREAM_FORWARD_Z1,
+    STREAM_FORWARD_Z2,
+    STREAM_REVERSE_Z1,
+    STREAM_REVERSE_Z2,
+    uniforms,
+)
+from reference.vocabulary import (
+    RBM,
+    Array,
+    DomainError,
+    ShapeError,
+    as_float,
+    as_ladder,
+    as_states,
+    check,
+    check_count,
+    check_finite,
+    check_unit_interval,
+)
+
+_STANDARD_ERRORS = 3.0  # how far an end of the bracket reaches beyond its estimate
+_ROUNDING = 1e-9  # relative; when every weight is equal the standard errors are 0, and rounding alone would "disagree"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate of log Z with what one needs to know before believing it.
+
+    log_partition (nats) is the logarithm of a *mean weight* over n_chains; standard_error (nats) its standard error by
+    the delta method, sd(w) / (mean(w) sqrt(n)); effective_sample_size = (sum w)**2 / sum w**2, from 1 (a single chain
+    decides) to n_chains (all weights equal). With an effective sample size of a few, the standard error is itself
+    unreliable, and too small: heavy weights are missing, not present.
+    """
+
+    log_partition: float
+    standard_error: float
+    effective_sample_size: float
+    n_chains: int
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """log Z between a forward estimate, from below, and a reverse one, from above.
+
+    The forward mean weight is unbiased for Z, so by Jensen's inequality its logarithm is too *low* on average (and
+    exceeds log Z by more than t with probability at most exp(-t)). The reverse mean weight is unbiased for 1 / Z, so
+    minus its logarithm is too *high* on average, provided the chains started at true samples of the machine: samples
+    stuck in a few modes spoil the upper end.
+
+    Use ``high`` for a cautious claim: log p(x) = (unnormalised) - log Z, so a log Z that is too low makes likelihoods
+    look too *good*. All in nats.
+    """
+
+    lower: Estimate
+    upper: Estimate
+
+    @property
+    def width(self) -> float:
+        """How far the upper estimate lies above the lower one; what annealing has left undecided."""
+        return self.upper.log_partition - self.lower.log_partition
+
+    @property
+    def consistent(self) -> bool:
+        """False when the lower estimate exceeds the upper by more than 3 combined standard errors: one is wrong.
+
+        The usual culprits are samples that were not samples of the machine, or weights so uneven that the standard
+        errors mean nothing. True does not certify: a mode both directions missed is missing from both ends.
+        """
+        combined = np.hypot(self.lower.standard_error, self.upper.standard_error)
+        rounding = _ROUNDING * max(1.0, abs(self.lower.log_partition))
+        return bool(-self.width <= _STANDARD_ERRORS * combined + rounding)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval: the forward estimate less 3 standard errors."""
+        return self.lower.log_partition - _STANDARD_ERRORS * self.lower.standard_error
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval: the reverse estimate plus 3 standard errors."""
+        return self.upper.log_partition + _STANDARD_ERRORS * self.upper.standard_error
+
+
+def fitted_base(data_means1: ArrayLike, data_means2: ArrayLike, clip: float = 0.01) -> RBM:
+    """The independent machine whose units have the given means: a base nearer to the target than fair coins.
+
+    Biases are the logits of the means, clipped to [clip, 1 - clip] so that a unit never seen on keeps a finite logit
+    and the base covers all states. Means of 1/2 give the uniform base.
+
+    Source   Salakhutdinov & Murray (2008), section 4.1 (the "base-rate" model).
+    Shapes   data_means1 (N1,), data_means2 (N2,) -> RBM with W = 0
+    Domain   means in [0, 1]; clip in (0, 1/2]
+    Units    means: none; biases: nats
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
+    """
+    if not 0 < clip <= 0.5:
+        raise DomainError(f"clip must lie in (0, 1/2]; it is {clip}")
+    biases = []
+    for name, value in (("data_means1", data_means1), ("data_means2", data_means2)):
+        means = as_float(name, value)
+        if means.ndim != 1 or means.size == 0:
+            raise ShapeError(f"{name} must be a vector with at least one unit; got {means.shape}")
+        check_unit_interval(name, means)
+        biases.append(logit(np.clip(means.astype(np.float64), clip, 1 - clip)))
+    return RBM(biases[0], biases[1], np.zeros((biases[0].size, biases[1].size)))
+
+
+def anneal(rbm: RBM, base: RBM, inv_temps: ArrayLike, n_chains: int, seed: int) -> Array:
+    """Log-weights of chains carried from the base to the machine; the mean of their exponentials estimates Z.
+
+    Source   Neal (2001); Salakhutdinov & Murray (2008), section 4.1, both sides' geometric path.
+    Shapes   inv_temps (K + 1,) -> (n_chains,)
+    Domain   base.W = 0; inv_temps rises strictly from 0 to 1
+    Units    nats
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
+    """
+    inv_temps = _check_path(rbm, base, inv_temps)
+    n_chains = check_count("n_chains", n_chains)
+    z1 = (uniforms(seed, 0, n_chains, rbm.n1, STREAM_FORWARD_INIT) < sigmoid(base.a1)).astype(np.float64)
+    streams = (STREAM_FORWARD_Z2, STREAM_FORWARD_Z1)
+    return _base_log_partition(base) + _walk(rbm, base, inv_temps, z1, seed, streams)
+
+
+def anneal_reverse(rbm: RBM, base: RBM, inv_temps: ArrayLike, z1: ArrayLike, seed: int) -> Array:
+    """Log-weights of chains carried from samples of the machine to the base; the mean of exponentials estimates 1 / Z.
+
+    The statement holds for z1 drawn from the machine itself. Chains still on their way (too short a Gibbs run) bias it.
+
+    Source   Burda, Grosse, Salakhutdinov (2015), "Accurate and conservative estimates of MRF log-likelihood using
+             reverse annealing".
+    Shapes   inv_temps (K + 1,), rising as for ``anneal``; z1 (B, N1) -> (B,)
+    Domain   base.W = 0; inv_temps rises strictly from 0 to 1; z1 in {0, 1}
+    Units    nats
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
+    """
+    inv_temps = _check_path(rbm, base, inv_temps)
+    z1 = as_states("z1", z1, rbm.n1)
+    streams = (STREAM_REVERSE_Z2, STREAM_REVERSE_Z1)
+    return _walk(rbm, base, inv_temps[::-1], z1, seed, streams) - _base_log_partition(base)
+
+
+def forward_estimate(rbm: RBM, base: RBM, inv_temps: ArrayLike, n_chains: int, seed: int) -> Estimate:
+    """Estimate of log Z that errs low on average: the log of the mean weight of ``anneal``.
+
+    Source   Neal (2001), eq. (7) to (9).
+    Shapes   as ``anneal``, n_chains >= 2 -> Estimate
+    Domain   as ``anneal``
+    Units    nats
+    Raises   as ``anneal``.
+    """
+    return estimate(anneal(rbm, base, inv_temps, check_count("n_chains", n_chains, least=2), seed), sign=1)
+
+
+def reverse_estimate(rbm: RBM, base: RBM, inv_temps: ArrayLike, z1: ArrayLike, seed: int) -> Estimate:
+    """Estimate of log Z that errs high on average: minus the log of the mean weight of ``anneal_reverse``.
+
+    Source   Burda, Grosse, Salakhutdinov (2015), section 4.
+    Shapes   as ``anneal_reverse``, at least 2 rows -> Estimate
+    Domain   as ``anneal_reverse``; z1 are independent samples of the machine
+    Units    nats
+    Raises   as ``anneal_reverse``.
+    """
+    z1 = as_states("z1", z1, rbm.n1)
+    check_count("the number of rows of z1", len(z1), least=2)
+    return estimate(anneal_reverse(rbm, base, inv_temps, z1, seed), sign=-1)
+
+
+def bracket(
+    rbm: RBM,
+    seed: int,
+    base: RBM | None = None,
+    n_chains: int = 256,
+    n_machines: int = 1000,
+    n_replicas: int = 16,
+    n_rounds: int = 500,
+) -> Bracket:
+    """Forward estimate, samples by parallel tempering, reverse estimate from them.
+
+    Inverse temperatures are evenly spaced, ``n_machines`` steps for annealing and ``n_replicas`` rungs for tempering.
+    If the bracket is wide, raise n_machines; if it is inconsistent, raise n_rounds and n_replicas first.
+
+    Source   Burda, Grosse, Salakhutdinov (2015); tempering for the samples is our choice.
+    Shapes   -> Bracket
+    Domain   base.W = 0 (None: fair coins); n_chains, n_replicas >= 2; n_machines, n_rounds >= 1
+    Units    nats
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
+    """
+    n_machines = check_count("n_machines", n_machines)
+    n_replicas = check_count("n_replicas", n_replicas, least=2)
+    if base is None:
+        base = fitted_base(np.full(rbm.n1, 0.5), np.full(rbm.n2, 0.5))
+    inv_temps = np.linspace(0.0, 1.0, n_machines + 1)
+    lower = forward_estimate(rbm, base, inv_temps, n_chains, seed)
+    samples = tempering.run(rbm, np.linspace(0.0, 1.0, n_replicas), n_chains, n_rounds, seed)
+    return Bracket(lower, reverse_estimate(rbm, base, inv_temps, samples.z1, seed))
+
+
+def _walk(rbm: RBM, base: RBM, path: Array, z1: Array, seed: int, streams: tuple[int, int]) -> Array:
+    """Sum of log f_next(z1) - log f_here(z1) along the path, with a sweep at each machine between its ends.
+
+    ``path`` may rise or fall: the two directions differ in where the chains start and in nothing else. Leaving the last
+    machine needs no sweep, since no weight follows.
+    """
+    stream2, stream1 = streams
+    n_chains = len(z1)
+    log_weight = np.zeros(n_chains)
+    z1_w = z1 @ rbm.W
+    for step, (here, there) in enumerate(itertools.pairwise(path)):
+        a1_here, a2_here = _biases(rbm, base, here)
+        a1_there, a2_there = _biases(rbm, base, there)
+        logits2 = a2_there + there * z1_w
+        log_weight += z1 @ (a1_there - a1_here) + (softplus(logits2) - softplus(a2_here + here * z1_w)).sum(axis=1)
+        if there != path[-1]:
+            z2 = (uniforms(seed, step, n_chains, rbm.n2, stream2) < sigmoid(logits2)).astype(np.float64)
+            logits1 = a1_there + there * (z2 @ rbm.W.T)
+            z1 = (uniforms(seed, step, n_chains, rbm.n1, stream1) < sigmoid(logits1)).astype(np.float64)
+            z1_w = z1 @ rbm.W
+    return log_weight
+
+
+def _biases(rbm: RBM, base: RBM, inv_temp: float) -> tuple[Array, Array]:
+    """Biases of the machine at one point of the path; its couplings are inv_temp * W, since the base has none."""
+    return (1 - inv_temp) * base.a1 + inv_temp * rbm.a1, (1 - inv_temp) * base.a2 + inv_temp * rbm.a2
+
+
+def _base_log_partition(base: RBM) -> float:
+    return float(softplus(base.a1).sum() + softplus(base.a2).sum())
+
+
+def _check_path(rbm: RBM, base: RBM, inv_temps: ArrayLike) -> Array:
+    """Return the ladder as an array; raise unless it starts at 0 and the base is independent and of equal size."""
+    if base.W.shape != rbm.W.shape:
+        raise ShapeError(f"base must have as many units as the machine, {rbm.W.shape}; got {base.W.shape}")
+    check("base.W", base.W, base.W == 0, "be 0, so that the log Z of the base is known")
+    ladder = as_ladder("inv_temps", inv_temps)
+    if ladder[0] != 0:
+        raise DomainError(f"inv_temps must start at 0, the base; the first entry is {ladder[0]}")
+    return ladder
+
+
+def estimate(log_weights: Array, sign: int) -> Estimate:
+    """Log of the mean weight (never the mean of the log-weights: that is lower), times ``sign``, with its spread.
+
+    Source   Neal (2001), eq. (10) for the mean; the delta method for its logarithm.
+    Shapes   log_weights (n_chains,), at least 2 -> Estimate
+    Domain   finite log-weights; sign 1 for weights that average to Z, -1 for weights that average to 1/Z
+    Units    nats
+    Raises   DomainError for fewer than two weights or one that is not finite.
+    """
+    check_count("the number of log_weights", len(log_weights), least=2)
+    check_finite("log_weights", log_weights)
+    n_chains = len(log_weights)
+    relative = np.exp(log_weights - log_weights.max())  # largest is 1: no overflow, and ratios are all that is needed
+    mean = relative.mean()
+    return Estimate(
+        log_partition=sign * float(logsumexp(log_weights) - np.log(n_chains)),
+        standard_error=float(relative.std(ddof=1) / (mean * np.sqrt(n_chains))),
+        effective_sample_size=float(relative.sum() ** 2 / (relative**2).sum()),
+        n_chains=n_chains,
+    )
