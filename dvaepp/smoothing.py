@@ -1,14 +1,16 @@
 """Torch twins of ``reference.smoothing`` and ``reference.posterior``: same names, same formulas, any device.
 
-The inverse CDF carries its derivatives itself (automatic differentiation of a quadratic's root divides by quantities that
-vanish). It is evaluated in float64 and rounded once: a batch has some 10^4 latent units, so that this costs microseconds,
-and float32 results are then exact to their last digit. Double differentiation is refused.
+The inverse CDF carries its derivatives itself (automatic differentiation of a quadratic's root divides by quantities
+that vanish). It is evaluated in float64 and rounded once, which makes float32 results exact to their last digit at
+little cost: a batch has some 10^4 latent units, and the sharpness, usually a number, decides most branches before any
+tensor is touched. Double differentiation is refused.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import factorial
 from typing import Any
 
 import torch
@@ -45,8 +47,7 @@ class OverlappingExponential:
         See ``reference.smoothing.OverlappingExponential.inverse_cdf`` and ``.inverse_cdf_with_derivatives``.
         Shapes   rho and logit_q broadcast, on one device; float32 or float64. NaN in gives NaN out.
         """
-        beta = self.beta if isinstance(self.beta, Tensor) else rho.new_tensor(self.beta)
-        return _InverseCDF.apply(rho, logit_q, beta)
+        return _InverseCDF.apply(rho, logit_q, self.beta)
 
 
 def nu(smoothing: OverlappingExponential, zeta: Tensor, logit_q: Tensor) -> Tensor:
@@ -58,40 +59,32 @@ class _InverseCDF(torch.autograd.Function):
     """The inverse CDF with implicit derivatives; those that nobody asks for are not computed."""
 
     @staticmethod
-    def forward(ctx: Any, rho: Tensor, logit_q: Tensor, beta: Tensor) -> Tensor:
-        dtype = torch.promote_types(rho.dtype, logit_q.dtype)
-        for name, tensor in (("rho", rho), ("logit_q", logit_q)):
+    def forward(ctx: Any, rho: Tensor, logit_q: Tensor, beta: float | Tensor) -> Tensor:
+        inputs = {"rho": rho, "logit_q": logit_q} | ({"beta": beta} if isinstance(beta, Tensor) else {})
+        for name, tensor in inputs.items():
             if tensor.dtype not in (torch.float32, torch.float64):
                 raise TypeError(f"{name} must be float32 or float64; got {tensor.dtype}")
-        r, logit, b = (x.to(torch.float64) for x in (rho, logit_q, beta.to(dtype)))
-        root = _root(r, logit, b)
-        tiny = torch.finfo(torch.float64).tiny
-        slope = root.S.clamp_min(tiny)
-        one_minus_d = -torch.expm1(-b)
-        derivatives: list[Tensor | None] = [None, None, None]
-        if ctx.needs_input_grad[0]:
-            derivatives[0] = _rounded(one_minus_d / (b * slope), dtype)
-        if ctx.needs_input_grad[1]:
-            small = one_minus_d * one_minus_d * (r * (1 - r)) * (4 * root.sqrt_pq * root.sqrt_pq)
-            dzeta_dlogit_q = torch.where(
-                one_minus_d < _FLAT,
-                small / (b * slope * ((1 + slope) ** 2 - root.X * root.X)),
-                (root.sqrt_pq / slope * root.n0) * (root.n1 / b * root.sqrt_pq),
-            )
-            derivatives[1] = _rounded(dzeta_dlogit_q, dtype)
-        if ctx.needs_input_grad[2]:
-            derivatives[2] = _rounded(_dzeta_dbeta(root, logit, b), dtype)
-        ctx.save_for_backward(*derivatives)
-        ctx.inputs = tuple((x.shape, x.dtype) for x in (rho, logit_q, beta))
+        dtype = torch.promote_types(rho.dtype, logit_q.dtype)
+        r, logit, sharpness = rho.to(torch.float64), logit_q.to(torch.float64), _Sharpness.of(beta, dtype)
+        root = _root(r, logit, sharpness)
+        needs_rho, needs_logit_q, needs_beta = ctx.needs_input_grad
+        derivatives = (
+            _dzeta_drho(root, sharpness) if needs_rho else None,
+            _dzeta_dlogit_q(root, r, logit, sharpness) if needs_logit_q else None,
+            _dzeta_dbeta(root, logit, sharpness) if needs_beta else None,
+        )
+        ctx.save_for_backward(*(None if x is None else _rounded(x, dtype) for x in derivatives))
+        ctx.inputs = tuple((x.shape, x.dtype) for x in inputs.values())
         return root.zeta.to(dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return tuple(
-            None if derivative is None else (grad * derivative).sum_to_size(shape).to(dtype)
-            for derivative, (shape, dtype) in zip(ctx.saved_tensors, ctx.inputs, strict=True)
-        )
+        grads: list[Tensor | None] = [None, None, None]
+        for i, (derivative, (shape, dtype)) in enumerate(zip(ctx.saved_tensors, ctx.inputs, strict=False)):
+            if derivative is not None:
+                grads[i] = (grad * derivative).sum_to_size(shape).to(dtype)
+        return tuple(grads)
 
 
 def _rounded(result: Tensor, dtype: torch.dtype) -> Tensor:
@@ -100,83 +93,153 @@ def _rounded(result: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @dataclass(frozen=True)
+class _Sharpness:
+    """beta and what depends on it alone: numbers if beta is a number, else tensors."""
+
+    beta: Any
+    d: Any  # e^{-beta}
+    sqrt_d: Any
+    one_minus_d: Any
+    nearly_uniform: bool | Tensor
+    may_underflow: bool  # whether S may, which takes beta > 700 as long as q is a normal number
+
+    @classmethod
+    def of(cls, beta: float | Tensor, dtype: torch.dtype) -> _Sharpness:
+        """Round to the dtype of the arguments, as a float32 caller's beta = 0.1 is the float32 nearest to 0.1."""
+        if isinstance(beta, Tensor):
+            b = beta.to(dtype).to(torch.float64)
+            one_minus_d = -torch.expm1(-b)
+            return cls(b, torch.exp(-b), torch.exp(-b / 2), one_minus_d, one_minus_d < _FLAT, True)
+        number = torch.tensor(beta, dtype=dtype).item()
+        one_minus_d = -math.expm1(-number)
+        d, sqrt_d = math.exp(-number), math.exp(-number / 2)
+        return cls(number, d, sqrt_d, one_minus_d, one_minus_d < _FLAT, number > 700)
+
+
+def _either(condition: bool | Tensor, yes: Callable[[], Tensor], no: Callable[[], Tensor]) -> Tensor:
+    """torch.where that computes one side only if the condition is the same for all entries."""
+    if isinstance(condition, Tensor):
+        return torch.where(condition, yes(), no())
+    return yes() if condition else no()
+
+
+@dataclass(frozen=True)
 class _Root:
+    """See ``reference.smoothing._Root``; x0, x1, n0 and q_minus_p are left to those who need them."""
+
     zeta: Tensor
+    mirrored: Tensor
+    left: Tensor
+    nearer: Tensor  # x0 where left, else x1
+    v0: Tensor
+    v1: Tensor
     S: Tensor
     B: Tensor
     X: Tensor
     sqrt_pq: Tensor
-    n0: Tensor
-    n1: Tensor
-    a: Tensor
-    t: Tensor
 
 
-def _root(rho: Tensor, logit_q: Tensor, beta: Tensor) -> _Root:
+def _root(rho: Tensor, logit_q: Tensor, sharpness: _Sharpness) -> _Root:
     """See ``reference.smoothing._root``, whose names and order this follows."""
-    half = torch.exp(-logit_q.abs() / 2)
-    likelier, rarer = 1 / (1 + half * half), half * half / (1 + half * half)
-    p, q = torch.where(logit_q > 0, rarer, likelier), torch.where(logit_q > 0, likelier, rarer)
-    sqrt_pq = half / (1 + half * half)
-    d, sqrt_d, one_minus_d = torch.exp(-beta), torch.exp(-beta / 2), -torch.expm1(-beta)
-    R, R_mirror = rho * one_minus_d, (1 - rho) * one_minus_d
-    X = (rho - q) * one_minus_d
-
-    B = torch.where(R + p + q * d <= 1, R - p + q * d, q - R_mirror - p * d)
-    flat = 1 - 4 * sqrt_pq * sqrt_pq * one_minus_d + X * (2 * torch.tanh(logit_q / 2) + X)
-    S = torch.where(one_minus_d < _FLAT, flat.clamp_min(0.25).sqrt(), torch.hypot(B, 2 * sqrt_d * sqrt_pq))
+    s, beta, one_minus_d = sharpness, sharpness.beta, sharpness.one_minus_d
     tiny = torch.finfo(torch.float64).tiny
-    n0 = (2 * R / (torch.where(X < -0.5, p + R + q * d, 1 + X) + S).clamp_min(tiny)).clamp_max(1)
-    n1 = (2 * R_mirror / (torch.where(X > 0.5, q + R_mirror + p * d, 1 - X) + S).clamp_min(tiny)).clamp_max(1)
+    size = logit_q.abs()
+    half = torch.exp(-size / 2)
+    p = (half * half).add_(1).reciprocal_()
+    sqrt_pq = half * p
+    q = half * sqrt_pq
+    mirrored = logit_q > 0
+    complement = 1 - rho
+    below, above = torch.where(mirrored, complement, rho), torch.where(mirrored, rho, complement)
 
-    y = B.abs() + S
-    positive = B >= 0
-    side = torch.where(positive, q, p)
-    left = (y <= 2 * side * sqrt_d) == positive
-    left = torch.where((n0 <= 0.5) != (n1 <= 0.5), n0 <= 0.5, left)
-    n = torch.where(left, n0, n1)
-    e = torch.where(left == positive, 2 * side * (sqrt_d / y) * sqrt_d, y / (2 * side))
-    shorter = torch.where(n <= 0.5, -torch.log1p(-n.clamp_max(0.5)), -torch.log(e))
-    plateau = (y == 0) & (n0 > 0.5) & (n1 > 0.5)
-    left = torch.where(plateau, logit_q >= 0, left)
-    shorter = torch.where(plateau, (beta - logit_q.abs()) / 2, shorter).clamp(torch.zeros_like(beta), beta)
+    R, R_mirror, X = below * one_minus_d, above * one_minus_d, (below - q) * one_minus_d
+    p_d = p * s.d
+    B = q - R_mirror - p_d
+    S = _either(
+        s.nearly_uniform,
+        lambda: (1 - 4 * sqrt_pq * sqrt_pq * one_minus_d + X * (X - 2 * torch.tanh(size / 2))).clamp_min(0.25).sqrt(),
+        lambda: torch.hypot(B, sqrt_pq * (2 * s.sqrt_d)),
+    )
 
-    a, t = torch.where(left, shorter, beta - shorter), torch.where(left, beta - shorter, shorter)
-    zeta = torch.where(left, shorter / beta, 1 - shorter / beta)
-    return _Root(zeta=zeta, S=S, B=B, X=X, sqrt_pq=sqrt_pq, n0=n0, n1=n1, a=a, t=t)
+    sum0 = _either(s.nearly_uniform, lambda: 1 + X, lambda: p + R + q * s.d).add_(S)
+    sum1 = _either(s.nearly_uniform, lambda: 1 - X, lambda: q + R_mirror + p_d).add_(S)
+    v0 = below.div_(sum0).mul_(2 * one_minus_d / beta)
+    v1 = above.div_(sum1.clamp_min_(tiny)).mul_(2 * one_minus_d / beta)
+
+    y = B.abs().add_(S)
+    left_mode = B < 0
+    left = left_mode & (y >= p * (2 * s.sqrt_d))
+    v = torch.minimum(v0, v1)
+    n = (v * beta).clamp_(tiny, 0.5)
+    e = torch.where(left_mode, p * (2 * s.sqrt_d) / y * s.sqrt_d, y / (2 * q))
+    e = torch.where(left, y / (2 * p), e)
+    between = torch.log(e).neg_()
+    if s.may_underflow:
+        between = torch.where(y > 0, between, (beta - size) / 2)
+    nearer = torch.where(n < 0.5, v * (torch.log1p(-n) / -n), (between / beta).clamp_(0, 1))
+    zeta = torch.where(left ^ mirrored, nearer, 1 - nearer)
+    return _Root(zeta, mirrored, left, nearer, v0, v1, S, B, X, sqrt_pq)
 
 
-def _dzeta_dbeta(root: _Root, logit_q: Tensor, beta: Tensor) -> Tensor:
+def _dzeta_drho(root: _Root, sharpness: _Sharpness) -> Tensor:
+    slope = root.S.clamp_min(torch.finfo(torch.float64).tiny)
+    return sharpness.one_minus_d / (sharpness.beta * slope)
+
+
+def _dzeta_dlogit_q(root: _Root, rho: Tensor, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
+    """See ``reference.smoothing.OverlappingExponential.inverse_cdf_with_derivatives``."""
+    slope = root.S.clamp_min(torch.finfo(torch.float64).tiny)
+    beta, one_minus_d, sqrt_pq = sharpness.beta, sharpness.one_minus_d, root.sqrt_pq
+
+    def small() -> Tensor:
+        excess = 2 * sqrt_pq * sqrt_pq * one_minus_d
+        shift = -root.X * torch.tanh(logit_q.abs() / 2)
+        return rho * (1 - rho) * (one_minus_d * excess / (beta * slope * (1 + slope + (shift - excess))))
+
+    return _either(
+        sharpness.nearly_uniform,
+        small,
+        lambda: (sqrt_pq / slope * root.v0) * ((beta * root.v1).clamp_max(1) * sqrt_pq),
+    )
+
+
+def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
     """See ``reference.smoothing._dzeta_dbeta``."""
-    a, t, n0, n1 = root.a, root.t, root.n0, root.n1
+    beta = sharpness.beta
+    x0 = torch.where(root.left, root.nearer, 1 - root.nearer)
+    x1 = torch.where(root.left, 1 - root.nearer, root.nearer)
+    a, t = beta * x0, beta * x1
+    n0, n1 = (beta * root.v0).clamp_max(1), (beta * root.v1).clamp_max(1)
     tiny = torch.finfo(torch.float64).tiny
     S = root.S.clamp_min(tiny)
 
-    small = (beta < 3) & (logit_q.abs() < 1)
+    q_minus_p = -torch.tanh(logit_q.abs() / 2)
+    small = (beta < 3) & (q_minus_p > -0.46)
     a_small, t_small = a.clamp_max(3), t.clamp_max(3)
     difference = _sinh_term(t_small) - _sinh_term(a_small)
     total = _cosh_term(t_small) + _cosh_term(a_small)
-    near = torch.exp(-beta) * (difference - torch.tanh(logit_q / 2) * total) / (2 * S)
+    near = sharpness.d * (difference - q_minus_p * total) / (2 * S)
 
     y = (root.B.abs() + S).clamp_min(tiny)
-    overlap = root.sqrt_pq * torch.exp(-beta / 2)
-    flat = root.S < tiny
-    half = torch.full_like(S, 0.5)
-    larger = torch.where(flat, half, y / (2 * S))
-    smaller = torch.where(flat, half, 2 * (overlap / S) * (overlap / y))
+    overlap = root.sqrt_pq * sharpness.sqrt_d
+    plateau = tiny > root.S
+    one_half = torch.full_like(S, 0.5)
+    larger = torch.where(plateau, one_half, y / (2 * S))
+    smaller = torch.where(plateau, one_half, 2 * (overlap / S) * (overlap / y))
     posterior = torch.where(root.B >= 0, larger, smaller)
     complement = torch.where(root.B >= 0, smaller, larger)
     g_a, g_t = _linear_excess(a, n0), _linear_excess(t, n1)
     h_a, h_t = _quadratic_excess(a, n0, g_a), _quadratic_excess(t, n1, g_t)
     far = complement * (h_t + torch.exp(-t) * g_a) - posterior * (h_a + torch.exp(-a) * g_t)
-    return (a / beta) * (t / beta) / torch.expm1(-beta) * torch.where(small, near, far)
+    result = x0 * (x1 * (torch.where(small, near, far) / -sharpness.one_minus_d))
+    return torch.where(root.mirrored, -result, result)
 
 
 def _linear_excess(x: Tensor, n: Tensor) -> Tensor:
     series = torch.zeros_like(x)
     clipped = x.clamp_max(1)
     for k in range(18, 1, -1):
-        series = clipped * ((-1) ** k / factorial(k) + series)
+        series = clipped * ((-1) ** k / math.factorial(k) + series)
     return torch.where(x < 1, series, (x - n) / x)
 
 
@@ -188,7 +251,7 @@ def _sinh_term(x: Tensor) -> Tensor:
     square = x * x
     series = torch.zeros_like(x)
     for k in range(15, 0, -1):
-        series = square * (2 / factorial(2 * k + 1) + series)
+        series = square * (2 / math.factorial(2 * k + 1) + series)
     return series
 
 

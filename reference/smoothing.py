@@ -179,20 +179,23 @@ class OverlappingExponential:
         root = _root(noise, logit, beta)
         slope = np.maximum(root.S, np.finfo(np.float64).tiny)
         one_minus_d = -np.expm1(-beta)
-        # For small beta n0 n1 p q collapses to one quotient with fewer roundings; for large beta the factors are kept,
-        # in an order in which no partial product underflows before the result does.
-        small = one_minus_d * one_minus_d * (noise * (1 - noise)) * (4 * root.sqrt_pq * root.sqrt_pq)
+        # p q n0 n1/(beta S). For small beta it collapses to one quotient with fewer roundings, because there n0 n1 =
+        # 2 rho (1-rho) (1-d)^2 / (1 + S + X (q-p) - 2 p q (1-d)); for large beta the factors are kept, in an order in
+        # which no partial product underflows before the result does.
+        excess = 2 * root.sqrt_pq * root.sqrt_pq * one_minus_d
         with np.errstate(divide="ignore", invalid="ignore"):  # branch not taken
-            dzeta_dlogit_q = np.where(
-                one_minus_d < _FLAT,
-                small / (beta * slope * ((1 + slope) ** 2 - root.X * root.X)),
-                (root.sqrt_pq / slope * root.n0) * (root.n1 / beta * root.sqrt_pq),
-            )
+            weight = one_minus_d * excess / (beta * slope * (1 + slope + (root.X * root.q_minus_p - excess)))
+            small = noise * (1 - noise) * weight
+        dzeta_dlogit_q = np.where(
+            one_minus_d < _FLAT,
+            small,
+            (root.sqrt_pq / slope * root.v0) * (root.n1 * root.sqrt_pq),
+        )
         return InverseCDF(
             zeta=_rounded(root.zeta, dtype),
             dzeta_dlogit_q=_rounded(dzeta_dlogit_q, dtype),
             dzeta_drho=_rounded(one_minus_d / (beta * slope), dtype),
-            dzeta_dbeta=_rounded(_dzeta_dbeta(root, logit, beta), dtype),
+            dzeta_dbeta=_rounded(_dzeta_dbeta(root, beta), dtype),
         )
 
     def _arguments(self, **values: ArrayLike) -> tuple[Any, ...]:
@@ -228,72 +231,94 @@ def _rounded(result: Array, dtype: np.dtype[Any]) -> Array:
 
 @dataclass(frozen=True)
 class _Root:
-    """The root of the quadratic, in all the forms its users need without a cancellation."""
+    """The root of the quadratic, in all the forms its users need without a cancellation.
+
+    Everything but ``zeta`` speaks of the mirror image with l <= 0, in which z = 0 is the likelier value; ``mirrored`` says
+    where that is not the caller's own problem.
+    """
 
     zeta: Array
-    S: Array  # square root of the discriminant = p e^{-beta zeta} + q e^{-beta (1 - zeta)}
-    B: Array  # = q e^{-beta (1 - zeta)} - p e^{-beta zeta}
+    mirrored: Array
+    x0: Array  # distance of the sample from 0, that is zeta, and
+    x1: Array  # distance from 1, that is 1 - zeta, both with full relative accuracy
+    n0: Array  # 1 - e^{-beta x0}
+    n1: Array  # 1 - e^{-beta x1}
+    v0: Array  # n0 / beta
+    S: Array  # square root of the discriminant = p e^{-beta x0} + q e^{-beta x1}
+    B: Array  # = q e^{-beta x1} - p e^{-beta x0}
     X: Array  # (rho - q) (1 - e^{-beta})
     sqrt_pq: Array
-    n0: Array  # 1 - e^{-beta zeta}
-    n1: Array  # 1 - e^{-beta (1 - zeta)}
-    a: Array  # beta zeta
-    t: Array  # beta (1 - zeta)
+    q_minus_p: Array
 
 
 def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
     """Solve p m^2 + B m - q d = 0 for zeta = -log(m)/beta without losing digits anywhere.
 
-    Four ideas (each cures a failure of the naive root):
+    Five ideas (each cures a failure of the naive root):
 
-    1. Mirror symmetry (zeta -> 1 - zeta, rho -> 1 - rho, l -> -l) maps B to -B and keeps S. Computing both ends gives
-       zeta near 0 and 1 - zeta near 1 with full relative accuracy:
-       n0 = 2R / (p + R + q d + S) and n1 = 2R' / (q + R' + p d + S), R = rho (1-d), R' = (1-rho)(1-d), sums of positive
-       terms only.
-    2. In between, e^{-beta zeta} = (S - B)/(2p) or e^{-beta (1 - zeta)} = (S + B)/(2q), whichever adds equal signs.
-    3. S = hypot(B, 2 e^{-beta/2} sqrt(p q)) with sqrt(p q) from e^{-|l|/2}: nothing underflows before S itself does. For
+    1. Mirror symmetry: l -> -l, rho -> 1 - rho, zeta -> 1 - zeta leaves the problem as it is. So solve it for l <= 0,
+       p >= q, and there B = q - (1-rho)(1-d) - p d subtracts no numbers larger than its own error may be.
+    2. Near the ends, from sums of positive terms only, so that x0 = zeta and x1 = 1 - zeta keep full relative accuracy:
+       n0 = 2R / (p + R + q d + S) and n1 = 2R' / (q + R' + p d + S), R = rho (1-d), R' = (1-rho)(1-d).
+    3. In between, e^{-beta x0} = (S - B)/(2p) or e^{-beta x1} = (S + B)/(2q), whichever adds equal signs; the other from
+       their product d, in an order in which e^{-beta} never has to be representable.
+    4. S = hypot(B, 2 e^{-beta/2} sqrt(p q)) with sqrt(p q) from e^{-|l|/2}: nothing underflows before S itself does. For
        small beta, where S is near 1, S^2 = 1 - 4 p q (1-d) + X (2 (q-p) + X), X = (rho - q)(1-d), rounds only once; and
        p + R + q d = 1 + X.
-    4. Where S underflows all the same (both modes far away, rho exactly on the plateau between them) the two terms of S
-       are equal, hence beta (1 - 2 zeta) = l.
+    5. Where S underflows all the same (both modes far away, rho exactly on the plateau between them) the two terms of S
+       are equal, hence beta (2 x1 - 1) = l.
     """
-    half = np.exp(-np.abs(logit_q) / 2)
-    likelier, rarer = 1 / (1 + half * half), half * half / (1 + half * half)
-    p, q = np.where(logit_q > 0, rarer, likelier), np.where(logit_q > 0, likelier, rarer)
-    sqrt_pq = half / (1 + half * half)
+    tiny = np.finfo(np.float64).tiny
+    size = np.abs(logit_q)
+    half = np.exp(-size / 2)
+    p = 1 / (1 + half * half)
+    q, sqrt_pq, q_minus_p = half * half * p, half * p, -np.tanh(size / 2)
+    mirrored = logit_q > 0
+    below, above = np.where(mirrored, 1 - rho, rho), np.where(mirrored, rho, 1 - rho)
+
     d, sqrt_d, one_minus_d = np.exp(-beta), np.exp(-beta / 2), -np.expm1(-beta)
-    R, R_mirror = rho * one_minus_d, (1 - rho) * one_minus_d
-    X = (rho - q) * one_minus_d
+    R, R_mirror, X = below * one_minus_d, above * one_minus_d, (below - q) * one_minus_d
+    B = q - R_mirror - p * d
+    nearly_uniform = one_minus_d < _FLAT
+    near_one = np.sqrt(np.maximum(1 - 4 * sqrt_pq * sqrt_pq * one_minus_d + X * (2 * q_minus_p + X), 0.25))
+    S = np.where(nearly_uniform, near_one, np.hypot(B, 2 * sqrt_d * sqrt_pq))
 
-    # Two expressions of the same B; the one with the smaller terms has the smaller rounding error.
-    B = np.where(R + p + q * d <= 1, R - p + q * d, q - R_mirror - p * d)
-    flat = 1 - 4 * sqrt_pq * sqrt_pq * one_minus_d + X * (2 * np.tanh(logit_q / 2) + X)
-    S = np.where(one_minus_d < _FLAT, np.sqrt(np.maximum(flat, 0.25)), np.hypot(B, 2 * sqrt_d * sqrt_pq))
-    tiny = np.finfo(np.float64).tiny  # turns 0/0 at rho = 0 or 1 with an underflowed density into the right 0
-    n0 = np.minimum(2 * R / np.maximum(np.where(X < -0.5, p + R + q * d, 1 + X) + S, tiny), 1)
-    n1 = np.minimum(2 * R_mirror / np.maximum(np.where(X > 0.5, q + R_mirror + p * d, 1 - X) + S, tiny), 1)
+    # v = n / beta comes first, for n itself may be subnormal where zeta is not. `tiny` turns 0/0 at rho = 0 or 1 with an
+    # underflowed density into the right 0.
+    sum0 = np.where(nearly_uniform, 1 + X, p + R + q * d) + S
+    sum1 = np.where(nearly_uniform, 1 - X, q + R_mirror + p * d) + S
+    v0 = below / sum0 * (2 * one_minus_d / beta)
+    v1 = above / np.maximum(sum1, tiny) * (2 * one_minus_d / beta)
+    n0, n1 = np.minimum(beta * v0, 1), np.minimum(beta * v1, 1)
 
-    # `left` says zeta <= 1/2; `shorter` is beta times the distance to the nearer end, from n near that end and from the
-    # exponential e = e^{-shorter} further in. y is 2 q e^{-beta (1 - zeta)} where B >= 0, else 2 p e^{-beta zeta}.
+    # The distance from the nearer end: from n near that end, from the exponential e = e^{-beta distance} further in.
+    # y is 2 q e^{-beta x1} where B >= 0, and else 2 p e^{-beta x0}. With l <= 0 the left half implies B < 0.
     y = np.abs(B) + S
-    positive = B >= 0
-    side = np.where(positive, q, p)
-    left = (y <= 2 * side * sqrt_d) == positive
-    left = np.where((n0 <= 0.5) != (n1 <= 0.5), n0 <= 0.5, left)
-    n = np.where(left, n0, n1)
+    left = (B < 0) & (y >= 2 * p * sqrt_d)
+    v = np.minimum(v0, v1)
+    n = np.clip(beta * v, tiny, 0.5)  # the ratio log1p(-n)/n is -1 well before n underflows
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # branches not taken
-        e = np.where(left == positive, 2 * side * (sqrt_d / y) * sqrt_d, y / (2 * side))
-        shorter = np.where(n <= 0.5, -np.log1p(-np.minimum(n, 0.5)), -np.log(e))
-    plateau = (y == 0) & (n0 > 0.5) & (n1 > 0.5)
-    left = np.where(plateau, logit_q >= 0, left)
-    shorter = np.clip(np.where(plateau, (beta - np.abs(logit_q)) / 2, shorter), 0, beta)
+        e = np.where(left, y / (2 * p), np.where(B < 0, 2 * p * (sqrt_d / y) * sqrt_d, y / (2 * q)))
+        between = np.where(y > 0, -np.log(e), (beta - size) / 2)
+    nearer = np.where(n < 0.5, v * (-np.log1p(-n) / n), np.clip(between / beta, 0, 1))
+    x0, x1 = np.where(left, nearer, 1 - nearer), np.where(left, 1 - nearer, nearer)
+    return _Root(
+        zeta=np.where(mirrored, x1, x0),
+        mirrored=mirrored,
+        x0=x0,
+        x1=x1,
+        n0=n0,
+        n1=n1,
+        v0=v0,
+        S=S,
+        B=B,
+        X=X,
+        sqrt_pq=sqrt_pq,
+        q_minus_p=q_minus_p,
+    )
 
-    a, t = np.where(left, shorter, beta - shorter), np.where(left, beta - shorter, shorter)
-    zeta = np.where(left, shorter / beta, 1 - shorter / beta)
-    return _Root(zeta=zeta, S=S, B=B, X=X, sqrt_pq=sqrt_pq, n0=n0, n1=n1, a=a, t=t)
 
-
-def _dzeta_dbeta(root: _Root, logit_q: Array, beta: Array) -> Array:
+def _dzeta_dbeta(root: _Root, beta: Array) -> Array:
     """Derivative of the sample with respect to the sharpness.
 
     With a = beta zeta, t = beta (1 - zeta) and phi(x) = (e^x - 1 - x)/x^2 the CDFs of the two exponentials obey
@@ -302,33 +327,35 @@ def _dzeta_dbeta(root: _Root, logit_q: Array, beta: Array) -> Array:
         dF(zeta|1)/dbeta = -a t d/(beta (1-d)^2) Y,   Y = a phi(a) + t phi(-t)  >= 0
         dzeta/dbeta      = -a t/(beta^2 (1-d)) (p X - q Y) d/S
 
-    X and Y are sums of positive terms (the textbook form subtracts terms 1/beta times larger). Only p X - q Y can cancel,
-    and two arrangements keep the digits:
-    - beta < 3 and |l| < 1, where X ~ Y and p ~ q: ((X - Y) - tanh(l/2)(X + Y))/2 with X - Y and X + Y in sinh and cosh;
+    X and Y are sums of positive terms (the textbook form subtracts terms 1/beta times larger). Only p X - q Y can
+    cancel, and two arrangements keep the digits:
+    - beta < 3 and |l| < 1, where X ~ Y and p ~ q: ((X - Y) + (p - q)(X + Y))/2 with X - Y and X + Y in sinh and cosh;
     - elsewhere p d X/S = (1 - nu) e^{-t} X and q d Y/S = nu e^{-a} Y, in which nothing overflows.
+
+    The mirror image of the problem has the opposite derivative.
     """
-    a, t = root.a, root.t
+    a, t = beta * root.x0, beta * root.x1
     n0, n1 = root.n0, root.n1
-    one_minus_d = -np.expm1(-beta)
     tiny = np.finfo(np.float64).tiny
     S = np.maximum(root.S, tiny)
 
-    small = (beta < 3) & (np.abs(logit_q) < 1)
+    small = (beta < 3) & (root.q_minus_p > -0.46)  # |l| < 1
     a_small, t_small = np.minimum(a, 3), np.minimum(t, 3)  # only to keep the branch not taken from overflowing
     difference = _sinh_term(t_small) - _sinh_term(a_small)
     total = _cosh_term(t_small) + _cosh_term(a_small)
-    near = np.exp(-beta) * (difference - np.tanh(logit_q / 2) * total) / (2 * S)
+    near = np.exp(-beta) * (difference - root.q_minus_p * total) / (2 * S)
 
     y = np.maximum(np.abs(root.B) + S, tiny)
     overlap = root.sqrt_pq * np.exp(-beta / 2)
-    flat = root.S < tiny  # the plateau of _root, where both terms of S are equal
-    larger = np.where(flat, 0.5, y / (2 * S))
-    smaller = np.where(flat, 0.5, 2 * (overlap / S) * (overlap / y))
+    plateau = tiny > root.S  # idea 5 of _root: both terms of S are equal
+    larger = np.where(plateau, 0.5, y / (2 * S))
+    smaller = np.where(plateau, 0.5, 2 * (overlap / S) * (overlap / y))
     nu, one_minus_nu = np.where(root.B >= 0, larger, smaller), np.where(root.B >= 0, smaller, larger)
     g_a, g_t = _linear_excess(a, n0), _linear_excess(t, n1)
     h_a, h_t = _quadratic_excess(a, n0, g_a), _quadratic_excess(t, n1, g_t)
     far = one_minus_nu * (h_t + np.exp(-t) * g_a) - nu * (h_a + np.exp(-a) * g_t)
-    return -(a / beta) * (t / beta) / one_minus_d * np.where(small, near, far)
+    result = root.x0 * (root.x1 * (np.where(small, near, far) / np.expm1(-beta)))
+    return np.where(root.mirrored, -result, result)
 
 
 def _linear_excess(x: Array, n: Array) -> Array:

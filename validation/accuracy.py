@@ -55,9 +55,11 @@ def exponential_truth(rho: float, logit_q: float, beta: float, eps: float) -> di
 
     Shapes   scalars; the result maps each name of ``OUTPUTS`` to (value, change).
     """
-    # d = e^{-beta} and p = e^{-|l|} meet 1 in the discriminant, whose square root is then subtracted from its like.
+    # d = e^{-beta} and p = e^{-|l|} meet 1 in the discriminant, whose square root is then subtracted from its like; and
+    # rho meets 1 in e^{-beta zeta}. (1.1 digits for each unit of an exponent where 0.43 would hold one such meeting.)
     finite = abs(logit_q) if np.isfinite(logit_q) else 0.0
-    with mpmath.workdps(int(60 + (beta + finite) / 1.1)):
+    smallness = -np.log(rho) if rho > 0 else 0.0
+    with mpmath.workdps(int(60 + (beta + finite + smallness) / 1.1)):
         r, b = mpmath.mpf(rho), mpmath.mpf(beta)
         here = _exponential(r, logit_q, b)
         # The inputs one rounding away, and the steepest point of the plateau (B = 0) if it lies between.
@@ -92,7 +94,10 @@ def _exponential(rho: mpmath.mpf, logit_q: float | mpmath.mpf, beta: mpmath.mpf)
     p = 1 - q
     d = mpmath.exp(-beta)
     B = rho * (1 - d) - p + q * d
-    m = q * d / B if p == 0 else (-B + mpmath.sqrt(B * B + 4 * p * q * d)) / (2 * p)
+    if rho == 0:
+        m = mpmath.mpf(1)  # exactly, as no working precision is enough for a relative error of zero
+    else:
+        m = q * d / B if p == 0 else (-B + mpmath.sqrt(B * B + 4 * p * q * d)) / (2 * p)
     zeta = -mpmath.log(m) / beta
     w = d / m
     F0, F1 = (1 - m) / (1 - d), (w - d) / (1 - d)

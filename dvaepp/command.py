@@ -1,0 +1,143 @@
+"""What the commands share: reading the command line, one-line errors with exit code 2, choosing the device."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+from unittest import mock
+
+import torch
+import tyro
+from rich.console import Console
+
+from dvaepp.config import unknown
+from dvaepp.errors import ConfigError, UserError
+
+T = TypeVar("T")
+
+#: Exit codes: bad input, and the shell's convention for a run stopped by SIGINT.
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def parse(command: type[T], arguments: Sequence[str], prog: str, default: T | None = None) -> T:
+    """Read a command line into a dataclass with tyro; a mistake becomes one line.
+
+    Raises   ConfigError for an unknown flag (with the nearest one) or a value that does not fit.
+             SystemExit(0) after printing the help.
+    """
+    printed = io.StringIO()
+    try:
+        # tyro draws boxes as wide as the terminal: a very wide one keeps each message on one line
+        with contextlib.redirect_stderr(printed), mock.patch.dict(os.environ, {"COLUMNS": "1000"}):
+            with _help_as_wide_as_the_terminal(arguments):
+                parsed, rest = tyro.cli(
+                    command,
+                    args=list(arguments),
+                    prog=prog,
+                    default=default,
+                    return_unknown_args=True,
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(f"{_first_message(printed.getvalue())}  ({prog} --help)") from None
+    if rest:
+        flags = [word for word in rest if word.startswith("-")]
+        if flags:
+            name = flags[0].split("=")[0]
+            raise ConfigError(f"{unknown('flag', name, _flags(command))}  ({prog} --help)")
+        raise ConfigError(f"unexpected argument {rest[0]!r}  ({prog} --help)")
+    return cast(T, parsed)
+
+
+@contextlib.contextmanager
+def _help_as_wide_as_the_terminal(arguments: Sequence[str]) -> Any:
+    if {"-h", "--help"} & set(arguments):
+        with mock.patch.dict(os.environ):
+            os.environ.pop("COLUMNS", None)
+            yield
+    else:
+        yield
+
+
+def _first_message(box: str) -> str:
+    """The first paragraph inside tyro's box, on one line, without the internal path of the argument."""
+    lines = []
+    for line in box.splitlines():
+        text = line.strip("│╭╮╰╯─ \t")
+        if not line.lstrip().startswith("│"):
+            continue
+        if not text:
+            break
+        lines.append(text)
+    message = " ".join(lines) or box.strip()
+    prefix, _, tail = message.partition(": ")
+    return tail if prefix.startswith("Error parsing config") else message
+
+
+def _flags(command: Any) -> list[str]:
+    names = []
+    for field in dataclasses.fields(command):
+        section: Any = field.default_factory
+        if dataclasses.is_dataclass(section):
+            names += _flags(section)
+        else:
+            names.append("--" + field.name.replace("_", "-"))
+    return names
+
+
+def run(prog: str, main: Callable[[], int]) -> None:
+    """Run a command's main function and exit with its code; what a user can cause is one line and exit code 2."""
+    try:
+        code = main()
+    except UserError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        code = BAD_INPUT
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"{prog}: error: {error.strerror or error}{where}", file=sys.stderr)
+        code = BAD_INPUT
+    except torch.OutOfMemoryError as error:
+        print(f"{prog}: error: the device ran out of memory: {str(error).splitlines()[0]}", file=sys.stderr)
+        code = BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device named auto, cpu, cuda or cuda:N.
+
+    Raises   ConfigError for any other name, and for a CUDA device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device {name!r} was asked for, but torch finds no CUDA device; use --device cpu")
+        if index and int(index) >= torch.cuda.device_count():
+            raise ConfigError(f"device {name!r} was asked for, but there are only {torch.cuda.device_count()}")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, for records."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def console() -> Console:
+    """Where commands print; plain lines when the output is not a terminal."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())

@@ -1,0 +1,305 @@
+"""Every hyper-parameter, its default and its rule; named presets. Frozen, checked at construction."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from dvaepp.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model: latents, networks, smoothing."""
+
+    latents: int = 200
+    """Binary latent units; even, for each half is one side of the RBM prior."""
+    groups: int = 1
+    """Inference groups: 1 is a factorial posterior, 2 infers the second half of z given the first."""
+    network: Literal["linear", "nonlinear"] = "nonlinear"
+    """One linear map each way, or tanh layers with batch normalisation."""
+    hidden: int = 200
+    """Width of a hidden layer (nonlinear only)."""
+    layers: int = 2
+    """Hidden layers each way (nonlinear only)."""
+    beta: float = 10.0
+    """Sharpness of the smoothing."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "latents", "groups", "hidden", "layers", "beta")
+        _one_of(self, "network", ("linear", "nonlinear"))
+        if self.latents % 2:
+            raise ConfigError(f"latents must be even, one half for each side of the RBM prior; got {self.latents}")
+        if self.latents % self.groups:
+            raise ConfigError(f"groups must divide latents ({self.latents}); got {self.groups}")
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Widths of the hidden layers of each network."""
+        return (self.hidden,) * self.layers if self.network == "nonlinear" else ()
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """Samples of the RBM prior during training (persistent contrastive divergence)."""
+
+    chains: int = 1000
+    """Persistent Gibbs chains."""
+    sweeps: int = 40
+    """Block Gibbs sweeps of every chain per iteration."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "chains", "sweeps")
+
+
+@dataclass(frozen=True)
+class OptimisationConfig:
+    """Adam, its schedule and the KL warm-up."""
+
+    iterations: int = 1_000_000
+    """Gradient steps; schedules are fractions of it."""
+    batch_size: int = 100
+    """Images per step."""
+    learning_rate: float = 3e-3
+    """Base rate; a tenth of it for the first 2 %, then 1, 1/3 from 60 %, 1/10 from 75 %, 1/33 from 95 %."""
+    adam_epsilon: float = 1e-3
+    """Adam's epsilon."""
+    weight_decay: float = 1e-4
+    """L2 penalty on the weights of the networks and the couplings W; biases are free."""
+    kl_warmup: float = 0.3
+    """Fraction of the iterations over which the weight of the KL rises from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "iterations", "batch_size", "learning_rate", "adam_epsilon")
+        _not_negative(self, "weight_decay")
+        if not 0 <= self.kl_warmup <= 1:
+            raise ConfigError(f"kl_warmup must lie in [0, 1], a fraction of the iterations; got {self.kl_warmup}")
+        if self.batch_size < 2:
+            raise ConfigError(f"batch_size must be at least 2, for batch normalisation; got {self.batch_size}")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of the step after ``step`` finished ones (section 7.2's schedule)."""
+        done = step / self.iterations
+        for until, divisor in ((0.02, 10.0), (0.60, 1.0), (0.75, 3.0), (0.95, 10.0)):
+            if done < until:
+                return self.learning_rate / divisor
+        return self.learning_rate / 33.0
+
+    def kl_weight_at(self, step: int) -> float:
+        """Weight of the KL in the step after ``step`` finished ones."""
+        warmup = self.kl_warmup * self.iterations
+        return min(1.0, step / warmup) if warmup > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The images."""
+
+    data: str = "digits"
+    """Registered name (digits, mnist-static, mnist), or the path of your own .npy, .npz, .amat file or folder of PNGs."""
+    data_dir: str | None = None
+    """Folder with the files of a registered data set; without it they are downloaded once and cached."""
+    binarisation: Literal["dynamic", "static"] = "dynamic"
+    """Grey training images: drawn anew in every batch, or once. Validation and test images are drawn once either way."""
+    binarisation_seed: int = 0
+    """Seed of the images that are drawn once, and of the split of your own images."""
+
+    def __post_init__(self) -> None:
+        _one_of(self, "binarisation", ("dynamic", "static"))
+        if not 0 <= self.binarisation_seed < 2**63:
+            raise ConfigError(f"binarisation_seed must lie in 0..2**63 - 1; got {self.binarisation_seed}")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Validation during training, and the final test."""
+
+    log_every: int = 100
+    """Iterations between two rows of training terms in metrics.jsonl."""
+    validate_every: int = 500
+    """Iterations between two validations; the best one's weights are tested in the end."""
+    checkpoint_every: int = 500
+    """Iterations between two checkpoints."""
+    valid_importance: int = 10
+    """Importance samples per validation image."""
+    n_importance: int = 1000
+    """Importance samples per test image."""
+    ais_temperatures: int = 1000
+    """Temperatures of annealed importance sampling in the final log Z bracket."""
+    ais_chains: int = 1024
+    """Chains of annealed importance sampling in the final log Z bracket."""
+
+    def __post_init__(self) -> None:
+        _positive(self, *(f.name for f in dataclasses.fields(self)))
+        if self.ais_chains < 2:
+            raise ConfigError(f"ais_chains must be at least 2, for a standard error; got {self.ais_chains}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of a run but its name and its device."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: int = 0
+    """Seed of everything that is drawn: initial weights, batches, noise, chains."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must lie in 0..2**63 - 1; got {self.seed}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, for JSON."""
+        return dataclasses.asdict(self)
+
+    def with_evaluation(self, **changes: Any) -> Config:
+        """The same configuration with some of the evaluation's settings replaced."""
+        return replace(self, evaluation=replace(self.evaluation, **changes))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Inverse of ``to_dict``.
+
+        Raises   ConfigError for an unknown key (with the nearest name), a value of the wrong type or out of its domain.
+        """
+        return _from_dict(cls, values, "")
+
+    def differences(self, other: Config) -> list[tuple[str, Any, Any]]:
+        """(flag, value here, value there) of every hyper-parameter that differs."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        return [(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value) if isinstance(value, Mapping) else {key: value})
+    return flat
+
+
+_SECTIONS: dict[str, type] = {
+    "model": ModelConfig,
+    "prior": PriorConfig,
+    "optimisation": OptimisationConfig,
+    "data": DataConfig,
+    "evaluation": EvaluationConfig,
+}
+
+
+def _from_dict(cls: type, values: Any, where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'the configuration'} must be a table of names and values; got {values!r}")
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in known:
+            raise ConfigError(unknown("hyper-parameter", f"{where}{key}", [f"{where}{name}" for name in known]))
+    arguments = {}
+    for key, value in values.items():
+        if where == "" and key in _SECTIONS:
+            arguments[key] = _from_dict(_SECTIONS[key], value, f"{key}.")
+        else:
+            arguments[key] = _typed(f"{where}{key}", value, str(known[key].type))
+    return cls(**arguments)
+
+
+def _typed(name: str, value: Any, annotation: str) -> Any:
+    """The value, an integer widened to float where a float is meant; anything else of the wrong type is refused."""
+    if annotation == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    accepted: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float,), "str | None": (str, type(None))}
+    if isinstance(value, bool) or not isinstance(value, accepted.get(annotation, (str,))):
+        raise ConfigError(f"{name} must be of type {annotation}; got {value!r}")
+    return value
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name nobody knows, with the nearest one that exists."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"unknown {what} {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not (value > 0 and math.isfinite(value)):
+            raise ConfigError(f"{name} must be positive; got {value}")
+
+
+def _not_negative(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not (value >= 0 and math.isfinite(value)):
+            raise ConfigError(f"{name} must not be negative; got {value}")
+
+
+def _one_of(config: Any, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+# ---- presets ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named configuration and one line about it."""
+
+    config: Config
+    about: str
+
+
+def _table2(data: str, groups: int, network: Literal["linear", "nonlinear"]) -> Preset:
+    words = f"{groups} group{'s' if groups > 1 else ''}, {network}, RBM {100 * groups}x{100 * groups}"
+    config = Config(
+        model=ModelConfig(latents=200 * groups, groups=groups, network=network),
+        data=DataConfig(data=data),
+        evaluation=EvaluationConfig(validate_every=10_000, checkpoint_every=1_000, n_importance=4000),
+    )
+    return Preset(config, f"Table 2, {data}: {words}; 1,000,000 iterations as published")
+
+
+def _digits() -> Preset:
+    config = Config(
+        optimisation=OptimisationConfig(iterations=5_000),
+        prior=PriorConfig(chains=200, sweeps=10),
+    )
+    return Preset(config, "the default: 4,000 real digits shipped with the package, sized for a laptop")
+
+
+PRESETS: dict[str, Preset] = {
+    "digits": _digits(),
+    **{
+        f"{data}-{groups}-{network}": _table2(data, groups, network)
+        for data in ("mnist-static", "mnist")
+        for groups in (1, 2)
+        for network in ("linear", "nonlinear")
+    },
+}
+
+
+def preset(name: str) -> Config:
+    """The configuration of a named preset.
+
+    Raises   ConfigError for an unknown name, with the nearest one.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"{unknown('preset', name, PRESETS)}  (python -m dvaepp.train --list)")
+    return PRESETS[name].config
+
+
+def scaled_intervals(config: Config) -> Config:
+    """The same configuration with logging, validation and checkpoint intervals no longer than the run itself.
+
+    A run shortened by --iterations would otherwise never be validated.
+    """
+    limit = max(1, config.optimisation.iterations // 10)
+    names = ("log_every", "validate_every", "checkpoint_every")
+    return config.with_evaluation(**{name: min(getattr(config.evaluation, name), limit) for name in names})

@@ -1,0 +1,236 @@
+"""Test a trained model: ``python -m dvaepp.evaluate RUN --n-importance K``.
+
+-log p(x) in the binary limit by K importance samples, log Z between two annealing estimates, written to the run folder.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from dvaepp import data
+from dvaepp.bound import Likelihood, likelihood, posterior_means
+from dvaepp.command import choose_device, console, device_name, parse, run
+from dvaepp.config import Config
+from dvaepp.data.batches import to_device
+from dvaepp.errors import ConfigError
+from dvaepp.models.feedforward import DiscreteVAE
+from dvaepp.partition import Base, bracket
+from dvaepp.run_folder import RunFolder
+from dvaepp.trainer import BASE_IMAGES, generator, load_best
+from reference.partition import Bracket
+
+PROG = "evaluate"
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Command:
+    """Test a trained model on all test images: -log p(x) by importance sampling, with a log Z bracket."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder, as written by python -m dvaepp.train."""
+    n_importance: int | None = None
+    """Importance samples per image; by default what the run was configured with."""
+    ais_temperatures: int | None = None
+    """Temperatures of annealed importance sampling; by default what the run was configured with."""
+    ais_chains: int | None = None
+    """Chains of annealed importance sampling; by default what the run was configured with."""
+    seed: int | None = None
+    """Seed of the evaluation's noise; by default the run's."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    data_dir: str | None = None
+    """Where the data files lie now, if not where training found them."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate a run and print the table; returns the exit code."""
+    command = parse(Command, arguments, "python -m dvaepp.evaluate")
+    folder = RunFolder.open(command.run)
+    config = folder.config()
+    changes = {
+        name: value
+        for name in ("n_importance", "ais_temperatures", "ais_chains")
+        if (value := getattr(command, name)) is not None
+    }
+    config = config.with_evaluation(**changes)
+    device = choose_device(command.device)
+    dataset = load_data(config, command.data_dir)
+    model, best = load_best(folder, folder.config(), dataset.train.shape[1], device)
+    out = console()
+    record = evaluate(model, dataset, config, device, out, config.seed if command.seed is None else command.seed)
+    record["weights_of_step"] = best["step"]
+    path = folder.write_record(f"evaluation-K{config.evaluation.n_importance}.json", record)
+    print_result(record, out)
+    out.print(f"written to {path}")
+    return 0
+
+
+def load_data(config: Config, data_dir: str | None = None) -> data.Dataset:
+    """The configured data set, binarised once if it is configured so."""
+    where = data_dir or config.data.data_dir
+    dataset = data.load(config.data.data, Path(where) if where else None, config.data.binarisation_seed)
+    return dataset.binarised(config.data.binarisation_seed) if config.data.binarisation == "static" else dataset
+
+
+def evaluate(
+    model: DiscreteVAE, dataset: data.Dataset, config: Config, device: torch.device, out: Console, seed: int
+) -> dict[str, Any]:
+    """Test a model on all test images and return the record, numbers in nats.
+
+    Raises   ConfigError for a negative seed.
+    """
+    if seed < 0:
+        raise ConfigError(f"seed must not be negative; got {seed}")
+    started = time.perf_counter()
+    settings = config.evaluation
+    noise = generator(device, seed, "test")
+    fixed = dataset.binarised(config.data.binarisation_seed)
+    valid, test = to_device(fixed.valid, device), to_device(fixed.test, device)
+    with out.status("log Z by annealed importance sampling, both directions ..."):
+        means = posterior_means(model, valid[:BASE_IMAGES], noise).mean(0)
+        base = Base.fitted(means, model.prior.n1)
+        log_z = bracket(model.prior, base, settings.ais_temperatures, settings.ais_chains, noise)
+    result = _likelihood_with_progress(model, test, settings.n_importance, noise, out)
+    record = summarise(result, log_z, settings.n_importance)
+    activity = posterior_means(model, test, noise).var(0)
+    record |= {
+        "data": dataset.name,
+        "active_units": int((activity > 0.01).sum()),
+        "latents": model.n_latents,
+        "ais_temperatures": settings.ais_temperatures,
+        "ais_chains": settings.ais_chains,
+        "seed": seed,
+        "device": device_name(device),
+        "seconds": time.perf_counter() - started,
+    }
+    return record
+
+
+def _likelihood_with_progress(
+    model: DiscreteVAE, images: Tensor, n_importance: int, noise: torch.Generator, out: Console
+) -> Likelihood:
+    parts = []
+    with progress_bar(out) as progress:
+        task = progress.add_task(f"test images, {n_importance} samples each", total=len(images), terms="")
+        for start in range(0, len(images), _BATCH):
+            x = images[start : start + _BATCH].float()
+            parts.append(likelihood(model, x, n_importance, noise))
+            progress.advance(task, len(x))
+    return Likelihood.concatenate(parts)
+
+
+def progress_bar(out: Console) -> Progress:
+    """A bar with a count, the remaining time and room for live terms."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[terms]}"),
+        console=out,
+        transient=True,
+        refresh_per_second=4,
+    )
+
+
+def summarise(result: Likelihood, log_z: Bracket, n_importance: int) -> dict[str, Any]:
+    """Means over the test images with standard errors, at the middle of the log Z bracket and at its ends.
+
+    The forward estimate errs low and the reverse one high, by equal amounts to first order: their middle is the best
+    single value, and a likelihood at ``high`` is the cautious claim.
+    """
+    count = len(result.log_marginal)
+    middle = (log_z.lower.log_partition + log_z.upper.log_partition) / 2
+
+    def error(values: Tensor) -> float:
+        return float(values.std()) / math.sqrt(count) if count > 1 else math.nan
+
+    log_marginal = float(result.log_marginal.mean())
+    elbo = float(result.log_weight.mean()) - middle
+    reconstruction = float(result.reconstruction.mean())
+    return {
+        "n_images": count,
+        "n_importance": n_importance,
+        "negative_log_likelihood": middle - log_marginal,
+        "negative_log_likelihood_se": error(result.log_marginal),
+        "negative_log_likelihood_low": log_z.low - log_marginal,
+        "negative_log_likelihood_high": log_z.high - log_marginal,
+        "elbo": elbo,
+        "elbo_se": error(result.log_weight),
+        "kl": reconstruction - elbo,
+        "kl_se": error(result.reconstruction - result.log_weight),
+        "reconstruction": reconstruction,
+        "reconstruction_se": error(result.reconstruction),
+        "log_partition": {
+            "middle": middle,
+            "low": log_z.low,
+            "high": log_z.high,
+            "width": log_z.high - log_z.low,
+            "consistent": log_z.consistent,
+            "forward": log_z.lower.log_partition,
+            "forward_se": log_z.lower.standard_error,
+            "forward_effective_sample_size": log_z.lower.effective_sample_size,
+            "reverse": log_z.upper.log_partition,
+            "reverse_se": log_z.upper.standard_error,
+            "reverse_effective_sample_size": log_z.upper.effective_sample_size,
+            "exact": log_z.lower.standard_error == 0 and log_z.lower.n_chains == 1,
+        },
+    }
+
+
+def print_result(record: dict[str, Any], out: Console) -> None:
+    """Print a record of ``evaluate`` as a table."""
+    log_z = record["log_partition"]
+    title = f"{record['data']}: all {record['n_images']} test images, K = {record['n_importance']}, nats"
+    table = Table(title=title, title_justify="left")
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    table.add_column("standard error", justify="right")
+    table.add_column("note")
+    rows: list[tuple[str, str, str, str]] = [
+        (
+            "-log p(x)",
+            f"{record['negative_log_likelihood']:.3f}",
+            f"{record['negative_log_likelihood_se']:.3f}",
+            f"{record['negative_log_likelihood_low']:.3f} .. {record['negative_log_likelihood_high']:.3f} "
+            "over the log Z bracket",
+        ),
+        ("ELBO", f"{record['elbo']:.3f}", f"{record['elbo_se']:.3f}", "one sample, binary limit"),
+        ("KL", f"{record['kl']:.3f}", f"{record['kl_se']:.3f}", "of q(z|x) to the RBM prior"),
+        ("reconstruction", f"{record['reconstruction']:.3f}", f"{record['reconstruction_se']:.3f}", "E log p(x|z)"),
+        (
+            "log Z",
+            f"{log_z['middle']:.3f}",
+            "0" if log_z["exact"] else f"{log_z['forward_se']:.3f} / {log_z['reverse_se']:.3f}",
+            "exact, by enumeration" if log_z["exact"] else f"bracket {log_z['low']:.3f} .. {log_z['high']:.3f}",
+        ),
+        ("active units", f"{record['active_units']}", "", f"of {record['latents']}: variance of q over images > 0.01"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+    if not log_z["consistent"]:
+        out.print(
+            "[bold red]log Z: forward and reverse annealing contradict each other; do not trust the likelihood. "
+            "Raise --ais-temperatures.[/]"
+        )
+
+
+if __name__ == "__main__":
+    run(PROG, lambda: main(sys.argv[1:]))

@@ -1,0 +1,210 @@
+"""Pictures of a run: samples, reconstructions, learning curves, couplings of the prior, active units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dvaepp.atomic import temporary
+from dvaepp.bound import posterior_means
+from dvaepp.data.batches import to_device
+from dvaepp.data.dataset import Dataset
+from dvaepp.gibbs import PersistentChains
+from dvaepp.models.feedforward import DiscreteVAE
+from dvaepp.run_folder import RunFolder
+from dvaepp.tempering import run as temper
+from reference.vocabulary import Array
+
+matplotlib.use("Agg")
+
+_ACTIVE = 0.01  # variance of q(z=1|x) over images above which a unit is called active (Burda et al. 2015)
+
+
+@torch.no_grad()
+def prior_latents(model: DiscreteVAE, count: int, sweeps: int, noise: torch.Generator) -> Tensor:
+    """Samples of the prior, (count, N) in {0, 1}: independent chains by parallel tempering, then Gibbs sweeps."""
+    ladder = torch.linspace(0, 1, 12, dtype=torch.float64)
+    start = temper(model.prior, ladder, count, 300, noise)
+    return _gibbs(model, torch.cat([start.z1, start.z2], dim=1), sweeps, noise)
+
+
+def _gibbs(model: DiscreteVAE, z: Tensor, sweeps: int, noise: torch.Generator) -> Tensor:
+    n1 = model.prior.n1
+    chains = PersistentChains(len(z), n1, model.prior.n2).to(z.device)
+    chains.z1.copy_(z[:, :n1])
+    chains.z2.copy_(z[:, n1:])
+    chains.run(model.prior, sweeps, noise)
+    return torch.cat([chains.z1, chains.z2], dim=1)
+
+
+@torch.no_grad()
+def prior_samples(model: DiscreteVAE, rows: int, columns: int, sweeps: int, noise: torch.Generator) -> Tensor:
+    """Mean images decoded from Gibbs chains of the prior: (rows, columns, D) in [0, 1].
+
+    Every row is one chain; its columns are ``sweeps`` Gibbs sweeps apart.
+    """
+    z = prior_latents(model, rows, 0, noise)
+    images = [torch.sigmoid(model.decode(z))]
+    for _ in range(columns - 1):
+        z = _gibbs(model, z, sweeps, noise)
+        images.append(torch.sigmoid(model.decode(z)))
+    return torch.stack(images, dim=1)
+
+
+def save_grid(path: Path, images: Tensor, image_shape: tuple[int, int], title: str) -> None:
+    """Draw (rows, columns, D) images in [0, 1] as a grid."""
+    figure = _grid(images.cpu().numpy(), image_shape)
+    figure.suptitle(title, fontsize=9)
+    _save(figure, path)
+
+
+@torch.no_grad()
+def save_reconstructions(
+    path: Path, model: DiscreteVAE, dataset: Dataset, binarisation_seed: int, noise: torch.Generator
+) -> None:
+    """Draw test images over what the model makes of them: pairs of rows, data above mean reconstruction."""
+    device = model.train_mean.device
+    columns, pairs = 12, 3
+    fixed = dataset.binarised(binarisation_seed).test
+    # evenly spaced, for test files are often sorted
+    chosen = np.linspace(0, len(fixed) - 1, min(columns * pairs, len(fixed))).astype(int)
+    x = to_device(fixed[chosen], device).float()
+    rho = torch.rand((len(x), model.n_latents), generator=noise, device=device)
+    decoded = torch.sigmoid(model.decode(model.binary_posterior(x, rho).latents))
+    rows: list[Array] = []
+    for start in range(0, len(chosen), columns):
+        for images in (x, decoded):
+            row = np.zeros((columns, x.shape[1]), dtype=np.float32)
+            part = images[start : start + columns].cpu().numpy()
+            row[: len(part)] = part
+            rows.append(row)
+    figure = _grid(np.stack(rows), dataset.image_shape)
+    figure.suptitle("test images, each above its reconstruction (mean of p(x|z), one z ~ q(z|x))", fontsize=9)
+    _save(figure, path)
+
+
+def save_learning_curves(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Draw the bound and its parts over the iterations, training and validation."""
+    train = [row for row in rows if "train" in row]
+    valid = [row for row in rows if "valid" in row]
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    panels = (
+        ("-ELBO (nats)", "elbo", -1.0),
+        ("reconstruction, -E log p(x|z) (nats)", None, -1.0),
+        ("KL to the prior (nats)", "kl", 1.0),
+        ("log Z (nats)", "log_partition", 1.0),
+    )
+    for axes, (label, key, sign) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        for name, part, style in (("training, smoothed", train, "-"), ("validation, binary", valid, "o-")):
+            which = "train" if part is train else "valid"
+            name_of = key or ("log_likelihood" if part is train else "reconstruction")
+            values = [sign * row[which][name_of] for row in part]
+            axes.plot([row["step"] for row in part], values, style, markersize=3, linewidth=1, label=name)
+        if key == "elbo":
+            bound = [-row["valid"]["log_marginal"] for row in valid]
+            axes.plot([row["step"] for row in valid], bound, "s-", markersize=3, linewidth=1, label="-log p, validation")
+        if key != "log_partition":
+            _focus(axes, [sign * row["valid"][key or "reconstruction"] for row in valid])
+        axes.set_title(label, fontsize=9)
+        axes.set_xlabel("iteration", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    _save(figure, path)
+
+
+def _focus(axes: Any, values: list[float]) -> None:
+    """Let the late, small differences fill the panel: the first iterations are far outside."""
+    settled = values[len(values) // 4 :]
+    if settled:
+        low, high = min(settled), max(settled)
+        margin = max(high - low, 1.0)
+        axes.set_ylim(low - 0.6 * margin, high + 1.2 * margin)
+
+
+def save_prior(path: Path, model: DiscreteVAE) -> None:
+    """Draw the RBM: its couplings W as an image, units sorted by their total coupling, and its biases."""
+    W = model.prior.W.detach().cpu().numpy()
+    a1, a2 = (a.detach().cpu().numpy() for a in (model.prior.a1, model.prior.a2))
+    order1, order2 = np.argsort(-np.abs(W).sum(1)), np.argsort(-np.abs(W).sum(0))
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
+    scale = float(np.quantile(np.abs(W), 0.999)) or 1.0
+    shown = left.imshow(W[order1][:, order2], cmap="RdBu_r", vmin=-scale, vmax=scale, interpolation="nearest")
+    figure.colorbar(shown, ax=left, shrink=0.8)
+    left.set_title("couplings W (units sorted by strength)", fontsize=9)
+    left.set_xlabel("unit of side 2", fontsize=8)
+    left.set_ylabel("unit of side 1", fontsize=8)
+    middle.hist(W.ravel(), bins=80, log=True)
+    middle.set_title("distribution of the couplings", fontsize=9)
+    middle.set_xlabel("nats", fontsize=8)
+    right.hist([a1, a2], bins=30, label=["a1", "a2"])
+    right.set_title("biases", fontsize=9)
+    right.set_xlabel("nats", fontsize=8)
+    right.legend(fontsize=8)
+    for axes in (left, middle, right):
+        axes.tick_params(labelsize=8)
+    _save(figure, path)
+
+
+def save_active_units(
+    path: Path, model: DiscreteVAE, dataset: Dataset, binarisation_seed: int, noise: torch.Generator
+) -> None:
+    """Draw how much each latent unit tells about the image: variance over test images of q(z=1|x), sorted."""
+    test = to_device(dataset.binarised(binarisation_seed).test, model.train_mean.device)
+    variance = posterior_means(model, test, noise).var(0).sort(descending=True).values.cpu().numpy()
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(np.arange(len(variance)), variance, width=1.0)
+    axes.axhline(_ACTIVE, color="black", linewidth=0.8, linestyle="--")
+    active = int((variance > _ACTIVE).sum())
+    axes.set_title(f"{active} of {len(variance)} units are active (variance above {_ACTIVE})", fontsize=9)
+    axes.set_xlabel("latent unit, sorted", fontsize=8)
+    axes.set_ylabel("variance of q(z=1|x) over images", fontsize=8)
+    axes.tick_params(labelsize=8)
+    _save(figure, path)
+
+
+def save_all(
+    run: RunFolder, model: DiscreteVAE, dataset: Dataset, binarisation_seed: int, noise: torch.Generator
+) -> list[Path]:
+    """Draw every picture of a finished run into its folder and return their paths."""
+    folder = run.path
+    names = ("samples", "reconstructions", "learning_curves", "prior", "active_units")
+    paths = {name: folder / f"{name}.png" for name in names}
+    images = prior_samples(model, 8, 12, 100, noise)
+    title = "samples: each row one Gibbs chain of the prior, 100 sweeps between columns, decoded"
+    save_grid(paths["samples"], images, dataset.image_shape, title)
+    save_reconstructions(paths["reconstructions"], model, dataset, binarisation_seed, noise)
+    save_learning_curves(paths["learning_curves"], run.read_metrics())
+    save_prior(paths["prior"], model)
+    save_active_units(paths["active_units"], model, dataset, binarisation_seed, noise)
+    return list(paths.values())
+
+
+def _grid(images: Array, image_shape: tuple[int, int]) -> Figure:
+    """(rows, columns, D) images in [0, 1], white on black, one pixel of grey between them."""
+    rows, columns, _ = images.shape
+    height, width = image_shape
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), 0.5)
+    for row in range(rows):
+        for column in range(columns):
+            top, left = 1 + row * (height + 1), 1 + column * (width + 1)
+            canvas[top : top + height, left : left + width] = images[row, column].reshape(height, width)
+    inches = canvas.shape[1] / 50, canvas.shape[0] / 50 + 0.4
+    figure = Figure(figsize=(max(inches[0], 3), inches[1]), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with temporary(path) as part:
+        figure.savefig(part, dpi=130)

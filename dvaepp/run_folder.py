@@ -1,0 +1,150 @@
+"""The folder of a run: which file holds what, how it begins, how it is opened again.
+
+    config.json              every hyper-parameter, resolved
+    environment.json         versions, device, git revision, command line
+    metrics.jsonl            one row per log interval and validation
+    tensorboard/             the same as curves
+    checkpoint.safetensors   everything to go on from: weights, chains, optimiser, generator, running sums
+    best.safetensors         weights of the best validation
+    evaluation-K*.json       test results by K importance samples
+    *.png                    pictures
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dvaepp import __version__
+from dvaepp.atomic import write_text
+from dvaepp.command import device_name
+from dvaepp.config import Config
+from dvaepp.errors import ConfigError, RunError
+
+_LIBRARIES = ("torch", "numpy", "scipy", "safetensors", "tyro", "rich", "matplotlib", "tensorboard")
+
+
+class RunFolder:
+    """Paths of a run and its small text files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint.safetensors"
+        self.best = path / "best.safetensors"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self._config = path / "config.json"
+
+    @classmethod
+    def create(cls, path: Path, config: Config, device: torch.device) -> RunFolder:
+        """Begin a run in a folder that does not exist yet.
+
+        Raises   RunError if it exists or cannot be written; a folder begun in vain is removed again.
+        """
+        if path.exists():
+            raise RunError(f"run folder {path} exists; choose another --out, or go on with --resume {path}")
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise RunError(f"cannot create the run folder {path}: {error.strerror or error}") from error
+        run = cls(path)
+        try:
+            write_text(run._config, json.dumps(config.to_dict(), indent=2) + "\n")
+            write_text(path / "environment.json", json.dumps(_environment(device), indent=2) + "\n")
+        except RunError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open the folder of an earlier run.
+
+        Raises   RunError if it is not one.
+        """
+        run = cls(path)
+        if not path.is_dir():
+            raise RunError(f"{path} is no run folder: there is no such folder")
+        if not run._config.is_file():
+            raise RunError(f"{path} is no run folder: it has no config.json")
+        return run
+
+    def config(self) -> Config:
+        """The run's configuration.
+
+        Raises   RunError if the file is damaged or of another version.
+        """
+        try:
+            return Config.from_dict(json.loads(self._config.read_text(encoding="utf-8")))
+        except (ValueError, OSError) as error:  # ConfigError and JSON errors are ValueErrors
+            reason = error if isinstance(error, ConfigError) else str(error).splitlines()[0]
+            raise RunError(f"{self._config}: {reason}") from error
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add one row of metrics."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All complete rows of metrics; a last line cut short by a crash is passed over."""
+        if not self.metrics.exists():
+            return []
+        rows = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the rows of iterations after ``step``: they will be run, and written, again."""
+        kept = [row for row in self.read_metrics() if row["step"] <= step]
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def write_record(self, name: str, record: dict[str, Any]) -> Path:
+        """Write a JSON record into the folder and return its path."""
+        path = self.path / name
+        write_text(path, json.dumps(record, indent=2) + "\n")
+        return path
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    return {
+        "command": sys.argv,
+        "dvaepp": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "git_revision": _git_revision(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout this package runs from, with '+' if it has uncommitted changes; None outside of one."""
+    here = Path(__file__).resolve().parent
+    try:
+        revision = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=here, capture_output=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return revision.stdout.strip() if tracked.returncode == 0 else None

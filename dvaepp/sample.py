@@ -1,0 +1,95 @@
+"""Draw from a trained model: ``python -m dvaepp.sample RUN``.
+
+Ancestral samples: z from the RBM prior by tempering and Gibbs sweeps, then x ~ p(x|z). One row per prior sample: the mean
+image first, then binary images drawn from it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+
+from dvaepp.atomic import temporary
+from dvaepp.command import choose_device, console, parse, run
+from dvaepp.errors import ConfigError
+from dvaepp.evaluate import load_data
+from dvaepp.pictures import prior_latents, save_grid
+from dvaepp.run_folder import RunFolder
+from dvaepp.trainer import generator, load_best
+
+PROG = "sample"
+
+
+@dataclass(frozen=True)
+class Command:
+    """Draw images from a trained model: z from its prior by Gibbs sampling, then x ~ p(x|z)."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder, as written by python -m dvaepp.train."""
+    rows: int = 8
+    """Prior samples, one for each row of the picture."""
+    columns: int = 8
+    """Images in a row: the mean of p(x|z), then draws from it."""
+    sweeps: int = 1000
+    """Gibbs sweeps of every chain after its start by parallel tempering."""
+    out: Path | None = None
+    """Picture to write (.png); by default samples-SEED.png in the run folder. The numbers go to .npz beside it."""
+    seed: int = 0
+    """Seed of the samples."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    data_dir: str | None = None
+    """Where the data files lie now, if not where training found them."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw and write; returns the exit code."""
+    command = parse(Command, arguments, "python -m dvaepp.sample")
+    for name in ("rows", "columns"):
+        if getattr(command, name) < 1:
+            raise ConfigError(f"{name} must be positive; got {getattr(command, name)}")
+    for name in ("sweeps", "seed"):
+        if getattr(command, name) < 0:
+            raise ConfigError(f"{name} must not be negative; got {getattr(command, name)}")
+    folder = RunFolder.open(command.run)
+    path = command.out or folder.path / f"samples-{command.seed}.png"
+    if path.suffix != ".png":
+        raise ConfigError(f"out must end in .png; got {path}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"out lies in a folder that does not exist: {path.parent}")
+    config = folder.config()
+    device = choose_device(command.device)
+    dataset = load_data(config, command.data_dir)
+    model, _ = load_best(folder, config, dataset.train.shape[1], device)
+    noise = generator(device, command.seed, "samples")
+    out = console()
+    with out.status("sampling the prior ..."), torch.no_grad():
+        z = prior_latents(model, command.rows, command.sweeps, noise)
+        means = torch.sigmoid(model.decode(z))
+        draws = means[:, None].expand(-1, command.columns - 1, -1)
+        draws = (torch.rand(draws.shape, generator=noise, device=device) < draws).float()
+    images = torch.cat([means[:, None], draws], dim=1)
+    title = "each row one sample of the prior: mean of p(x|z), then draws from it"
+    save_grid(path, images, dataset.image_shape, title)
+    numbers = path.with_suffix(".npz")
+    shape = (command.rows, command.columns - 1, *dataset.image_shape)
+    with temporary(numbers) as part:
+        np.savez_compressed(
+            part,
+            z=z.cpu().numpy().astype(np.uint8),
+            means=means.reshape(command.rows, *dataset.image_shape).cpu().numpy(),
+            draws=draws.reshape(shape).cpu().numpy().astype(np.uint8),
+        )
+    out.print(f"{command.rows} prior samples: {path} (picture), {numbers} (z, means, draws)")
+    return 0
+
+
+if __name__ == "__main__":
+    run(PROG, lambda: main(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""Parallel tempering in torch; twin of ``reference.tempering``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dvaepp.boltzmann import RBM
+from dvaepp.gibbs import sweep
+
+
+class Tempered(NamedTuple):
+    """Samples at inverse temperature 1, (C, N1) and (C, N2), and the fraction of accepted swaps of each pair (R - 1,)."""
+
+    z1: Tensor
+    z2: Tensor
+    swap_rates: Tensor
+
+
+def swap(energies: Tensor, inv_temps: Tensor, u: Tensor, parity: int) -> Tensor:
+    """Which replica's state each replica takes over; see ``reference.tempering.swap``.
+
+    Shapes   energies (R, C), inv_temps (R,), u (R - 1, C) -> (R, C) integers
+    """
+    n_replicas, n_chains = energies.shape
+    permutation = torch.arange(n_replicas, device=energies.device)[:, None].repeat(1, n_chains)
+    lower = torch.arange(parity, n_replicas - 1, 2, device=energies.device)
+    log_ratio = (inv_temps[lower] - inv_temps[lower + 1])[:, None] * (energies[lower] - energies[lower + 1])
+    accepted = (u[lower] < log_ratio.clamp_max(0).exp()).long()
+    permutation[lower] += accepted
+    permutation[lower + 1] -= accepted
+    return permutation
+
+
+@torch.no_grad()
+def run(rbm: RBM, inv_temps: Tensor, n_chains: int, n_rounds: int, generator: torch.Generator) -> Tempered:
+    """Rounds of one sweep of every replica and one exchange of neighbours; see ``reference.tempering.run``.
+
+    Shapes   inv_temps (R,) rising to 1 -> z1 (C, N1), z2 (C, N2), swap_rates (R - 1,)
+    """
+    device, dtype = rbm.W.device, rbm.W.dtype
+    n_replicas = len(inv_temps)
+    inv_temps = inv_temps.to(device, dtype)
+    row_inv_temp = inv_temps.repeat_interleave(n_chains)[:, None]
+    rows = n_replicas * n_chains
+    chain = torch.arange(n_chains, device=device)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=device, dtype=dtype)
+
+    z1, z2 = uniform(rows, rbm.n1).lt_(0.5), torch.zeros(rows, rbm.n2, device=device, dtype=dtype)
+    accepted = torch.zeros(n_replicas - 1, device=device)
+    replica = torch.arange(n_replicas, device=device)[:, None]
+    for round_ in range(n_rounds):
+        z1, z2 = sweep(rbm, z1, uniform(rows, rbm.n2), uniform(rows, rbm.n1), row_inv_temp)
+        energies = rbm.energy(z1, z2).view(n_replicas, n_chains)
+        permutation = swap(energies, inv_temps, uniform(n_replicas - 1, n_chains), round_ % 2)
+        index = (permutation * n_chains + chain).reshape(-1)
+        z1, z2 = z1[index], z2[index]
+        accepted += (permutation > replica)[:-1].sum(1)
+    tried = torch.tensor([(n_rounds + 1 - pair % 2) // 2 * n_chains for pair in range(n_replicas - 1)], device=device)
+    return Tempered(z1[-n_chains:], z2[-n_chains:], accepted / tried)

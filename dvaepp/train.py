@@ -1,0 +1,262 @@
+"""Train a discrete VAE with a Boltzmann prior: ``python -m dvaepp.train``.
+
+Without arguments it trains on the digits shipped with the package, tests the best weights and draws pictures.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+
+from dvaepp import pictures
+from dvaepp.command import INTERRUPTED, choose_device, console, device_name, parse, run
+from dvaepp.config import PRESETS, Config, preset, scaled_intervals
+from dvaepp.data import names
+from dvaepp.errors import ConfigError, NonFiniteError, RunError
+from dvaepp.evaluate import evaluate, load_data, print_result, progress_bar
+from dvaepp.run_folder import RunFolder
+from dvaepp.trainer import Trainer, generator, load_best
+
+PROG = "train"
+_DEFAULT_PRESET = "digits"
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train a discrete VAE with a Boltzmann prior, test it, and draw what it learned.
+
+    Hyper-parameters come from the preset; every flag below changes one of them.
+    """
+
+    preset: str = _DEFAULT_PRESET
+    """Named configuration to start from; see --list."""
+    list: bool = False
+    """List the presets and stop."""
+    out: Path | None = None
+    """Run folder to create; by default runs/PRESET-DATE-TIME."""
+    resume: Path | None = None
+    """Go on with the run in this folder, exactly where its checkpoint stands."""
+    device: str = "auto"
+    """auto (CUDA where there is a device), cpu, cuda or cuda:N."""
+    config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train, test and draw; returns the exit code."""
+    out = console()
+    command = _read(arguments)
+    if command.list:
+        _print_presets(out)
+        return 0
+    device = choose_device(command.device)
+    if command.resume is None:
+        config = _resolved(scaled_intervals(command.config))
+    else:
+        config = replace(command.config, data=_resolved(command.config).data)
+    dataset = load_data(config)
+    trainer = Trainer(config, dataset, device)
+    if command.resume is None:
+        folder = _begin(command, config, trainer, device)
+    else:
+        folder = RunFolder.open(command.resume)
+        trainer.restore(folder)
+        folder.rewind_metrics(trainer.step)
+    out.print(f"{dataset.name}: {dataset.provenance}")
+    out.print(
+        f"{len(dataset.train)} training, {len(dataset.valid)} validation, {len(dataset.test)} test images; "
+        f"{device_name(device)}; Gibbs by torch; run folder {folder.path}"
+    )
+    if not trainer.finished and not _train(trainer, folder, out):
+        out.print(f"interrupted after iteration {trainer.step}, saved; go on with:")
+        out.print(f"  python -m dvaepp.train --resume {folder.path}")
+        return INTERRUPTED
+    try:
+        return _finish(trainer, folder, dataset, out)
+    except KeyboardInterrupt:
+        out.print("interrupted during the final test; training is complete and saved. Test again with:")
+        out.print(f"  python -m dvaepp.train --resume {folder.path}")
+        return INTERRUPTED
+
+
+def _read(arguments: Sequence[str]) -> Command:
+    """The command line, with defaults from the preset or, when resuming, from the run itself."""
+    prog = "python -m dvaepp.train"
+    resume = _peek(arguments, "--resume")
+    if resume is None:
+        name = _peek(arguments, "--preset") or _DEFAULT_PRESET
+        return parse(Command, arguments, prog, Command(preset=name, config=preset(name)))
+    stored = RunFolder.open(Path(resume)).config()
+    command = parse(Command, arguments, prog, Command(resume=Path(resume), config=stored))
+    for flag in ("--preset", "--out"):
+        if _peek(arguments, flag) is not None:
+            raise ConfigError(f"{flag} makes no sense with --resume: the run in {resume} keeps its own")
+    for flag, here, there in command.config.differences(stored):
+        if flag != "data_dir":
+            raise RunError(
+                f"--resume {resume}: the run has {flag} = {there}, not {here}; a run goes on with what it was "
+                "started with: leave the flag out, or start a new run"
+            )
+    return command
+
+
+def _peek(arguments: Sequence[str], flag: str) -> str | None:
+    """Value of a flag before the command line is read in full: it decides the defaults of all others."""
+    for position, word in enumerate(arguments):
+        if word == flag:
+            return arguments[position + 1] if position + 1 < len(arguments) else None
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+    return None
+
+
+def _resolved(config: Config) -> Config:
+    """Paths made absolute, so that the run can be resumed from another folder."""
+    settings = config.data
+    images = settings.data if settings.data in names() else str(Path(settings.data).expanduser().absolute())
+    if settings.data not in names() and not Path(images).exists():
+        images = settings.data  # the data registry will say what is wrong, in the user's own words
+    where = None if settings.data_dir is None else str(Path(settings.data_dir).expanduser().absolute())
+    return replace(config, data=replace(settings, data=images, data_dir=where))
+
+
+def _begin(command: Command, config: Config, trainer: Trainer, device: torch.device) -> RunFolder:
+    """Create the run folder with its first checkpoint; nothing is left behind if that fails."""
+    path = command.out or Path("runs") / f"{command.preset}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = RunFolder.create(path, config, device)
+    try:
+        trainer.save(folder)
+    except RunError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return folder
+
+
+class _Interrupts:
+    """Turns SIGINT and SIGTERM into a request to stop after the iteration under way; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+def _train(trainer: Trainer, folder: RunFolder, out: Console) -> bool:
+    """Run the remaining iterations; False if interrupted (the state is saved then)."""
+    settings, total = trainer.config.evaluation, trainer.config.optimisation.iterations
+    writer = SummaryWriter(str(folder.tensorboard), purge_step=trainer.step + 1)
+    with _Interrupts() as interrupts, writer, progress_bar(out) as progress:
+        task = progress.add_task("training", total=total, completed=trainer.step, terms="")
+        started = time.perf_counter() - trainer.seconds
+        while not trainer.finished and not interrupts.requested:
+            try:
+                trainer.iterate()
+                trainer.seconds = time.perf_counter() - started
+                step = trainer.step
+                last = trainer.finished
+                if step % settings.log_every == 0 or last:
+                    terms = trainer.drain_terms()
+                    _record(folder, writer, trainer, "train", terms)
+                    progress.update(task, terms=_live(terms))
+                validated = step % settings.validate_every == 0 or last
+                if validated:
+                    _validate(trainer, folder, writer, out)
+                if validated or step % settings.checkpoint_every == 0:
+                    trainer.save(folder)
+            except NonFiniteError as error:
+                raise NonFiniteError(
+                    f"{error}; the last good checkpoint is kept in {folder.path}: start anew with a lower "
+                    f"--learning-rate than {trainer.config.optimisation.learning_rate:g}"
+                ) from None
+            progress.update(task, completed=trainer.step)
+        if not trainer.finished:
+            trainer.save(folder)
+    return trainer.finished
+
+
+def _live(terms: dict[str, float]) -> str:
+    return (
+        f"ELBO {terms['elbo']:.2f}  reconstruction {terms['log_likelihood']:.2f}  KL {terms['kl']:.2f}  "
+        f"log Z {terms['log_partition']:.2f}"
+    )
+
+
+def _validate(trainer: Trainer, folder: RunFolder, writer: SummaryWriter, out: Console) -> None:
+    validation = trainer.validate()
+    better = trainer.save_best(folder, validation)
+    _record(folder, writer, trainer, "valid", asdict(validation))
+    out.print(
+        f"iteration {trainer.step:>7}  validation -log p {-validation.log_marginal:8.3f}  -ELBO {-validation.elbo:8.3f}  "
+        f"KL {validation.kl:7.3f}  log Z {validation.log_partition:8.3f} ± {validation.log_partition_se:.3f}  "
+        f"{trainer.seconds:6.0f} s{'  best' if better else ''}"
+    )
+
+
+def _record(folder: RunFolder, writer: SummaryWriter, trainer: Trainer, kind: str, values: dict[str, float]) -> None:
+    folder.append_metrics({"step": trainer.step, "seconds": round(trainer.seconds, 3), kind: values})
+    for name, value in values.items():
+        writer.add_scalar(f"{kind}/{name}", value, trainer.step)
+
+
+def _finish(trainer: Trainer, folder: RunFolder, dataset: Any, out: Console) -> int:
+    """Test the best weights, draw the pictures, print the table."""
+    config, device = trainer.config, trainer.device
+    model, best = load_best(folder, config, dataset.train.shape[1], device)
+    record = evaluate(model, dataset, config, device, out, config.seed)
+    record |= {
+        "weights_of_step": best["step"],
+        "iterations": trainer.step,
+        "training_seconds": trainer.seconds,
+    }
+    folder.write_record(f"evaluation-K{config.evaluation.n_importance}.json", record)
+    with out.status("pictures ..."):
+        noise = generator(device, config.seed, "pictures")
+        drawn = pictures.save_all(folder, model, dataset, config.data.binarisation_seed, noise)
+    print_result(record, out)
+    out.print(
+        f"weights of iteration {best['step']} of {trainer.step} (best validation); "
+        f"trained {trainer.seconds:.0f} s, tested {record['seconds']:.0f} s on {device_name(device)}"
+    )
+    out.print(f"pictures in {folder.path}: {', '.join(path.name for path in drawn)}")
+    return 0
+
+
+def _print_presets(out: Console) -> None:
+    table = Table(title="presets of python -m dvaepp.train --preset NAME", title_justify="left")
+    table.add_column("name")
+    table.add_column("what")
+    for name, entry in PRESETS.items():
+        table.add_row(name, entry.about)
+    out.print(table)
+
+
+if __name__ == "__main__":
+    run(PROG, lambda: main(sys.argv[1:]))

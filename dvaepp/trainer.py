@@ -1,0 +1,271 @@
+"""Training: one iteration, validation, and everything a run must remember to go on exactly where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dvaepp import objective
+from dvaepp.bound import likelihood_of_all, posterior_means
+from dvaepp.checkpoint import load, load_into, load_optimiser, optimiser_tensors, save
+from dvaepp.config import Config
+from dvaepp.data.batches import TrainingImages, to_device
+from dvaepp.data.dataset import Dataset
+from dvaepp.errors import ConfigError, NonFiniteError, RunError
+from dvaepp.gibbs import PersistentChains
+from dvaepp.models.feedforward import DiscreteVAE
+from dvaepp.partition import Base, forward_estimate
+from dvaepp.run_folder import RunFolder
+from dvaepp.smoothing import OverlappingExponential
+
+_TERMS = ("log_likelihood", "entropy", "cross_entropy", "log_partition_surrogate")
+
+#: Quick annealing for validation: enough to rank checkpoints; the final test uses the configured bracket.
+_VALIDATION_TEMPERATURES = 300
+_VALIDATION_CHAINS = 256
+#: Images whose posterior means set the base of annealing.
+BASE_IMAGES = 2000
+#: Iterations between looks for non-finite terms where looking means waiting for the device.
+_CHECK_EVERY_ON_DEVICE = 50
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Binary-limit results on the validation images, in nats; log Z by quick forward annealing."""
+
+    log_marginal: float
+    elbo: float
+    reconstruction: float
+    kl: float
+    log_partition: float
+    log_partition_se: float
+
+
+class Trainer:
+    """A model being trained; all its state is in ``save`` and ``restore``."""
+
+    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
+        self.config, self.device = config, device
+        batch_size, n_images = config.optimisation.batch_size, len(dataset.train)
+        if batch_size > n_images:
+            raise ConfigError(f"batch_size must not exceed the {n_images} training images; got {batch_size}")
+        self.images = TrainingImages(dataset, device, config.seed)
+        self.valid = to_device(dataset.binarised(config.data.binarisation_seed).valid, device)
+        self.model = build_model(config, dataset.train.shape[1]).to(device)
+        self.model.initialise(self.images.mean())
+        self.generator = generator(device, config.seed, "training")
+        n_side = config.model.latents // 2
+        self.chains = PersistentChains(config.prior.chains, n_side, n_side).to(device)
+        self.chains.reset(self.generator)
+        self.optimiser = _adam(self.model, config)
+        self.smoothing = OverlappingExponential(config.model.beta)
+        self.step = 0
+        self.seconds = 0.0
+        self.best: dict[str, Any] | None = None
+        self._log_partition = torch.tensor(config.model.latents * np.log(2.0), dtype=torch.float64, device=device)
+        self._sums = torch.zeros(len(_TERMS) + 1, dtype=torch.float64, device=device)
+        self._count = 0
+        self._first_bad = torch.full((len(_TERMS),), -1, dtype=torch.int64, device=device)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all iterations are done."""
+        return self.step >= self.config.optimisation.iterations
+
+    def iterate(self) -> None:
+        """One iteration: advance the chains, draw a batch, follow the gradient.
+
+        Raises   NonFiniteError when a term of the objective is NaN or infinite.
+        """
+        optimisation, prior = self.config.optimisation, self.model.prior
+        for group in self.optimiser.param_groups:
+            group["lr"] = optimisation.learning_rate_at(self.step)
+        x = self.images.batch(self.step, optimisation.batch_size, self.generator)
+        rho = torch.rand((len(x), self.model.n_latents), generator=self.generator, device=self.device)
+        self.chains.run(prior, self.config.prior.sweeps, self.generator)
+        terms = objective.terms(self.model, x, rho, self.smoothing, self.chains.z1, self.chains.z2)
+        with torch.no_grad():
+            energy_before = prior.energy(self.chains.z1, self.chains.z2)
+            values = torch.stack([terms.named()[name].detach() for name in _TERMS]).double()
+            bad = ~values.isfinite() & (self._first_bad < 0)
+            self._first_bad[bad] = self.step + 1
+        if self.device.type == "cpu" or (self.step + 1) % _CHECK_EVERY_ON_DEVICE == 0:
+            self.check_finite()
+        self.optimiser.zero_grad(set_to_none=True)
+        terms.loss(optimisation.kl_weight_at(self.step)).backward()
+        self.optimiser.step()
+        with torch.no_grad():
+            # Z(new)/Z(old) = E_old[e^{E_old - E_new}]: follows log Z between the validations, which anchor it anew
+            change = (energy_before - prior.energy(self.chains.z1, self.chains.z2)).double()
+            self._log_partition += torch.logsumexp(change, 0) - np.log(len(change))
+            self._sums[:-1] += values
+            self._sums[-1] += self._log_partition
+        self._count += 1
+        self.step += 1
+
+    def check_finite(self) -> None:
+        """Raise NonFiniteError if any term so far, or any weight, was NaN or infinite."""
+        first = self._first_bad.tolist()
+        found = [(step, name) for step, name in zip(first, _TERMS, strict=True) if step > 0]
+        if found:
+            step, name = min(found)
+            raise NonFiniteError(f"the term {name} became NaN or infinite at iteration {step}")
+
+    def _check_weights(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if not parameter.isfinite().all():
+                raise NonFiniteError(f"the weights {name} became NaN or infinite at iteration {self.step}")
+
+    def drain_terms(self) -> dict[str, float]:
+        """Means of the training terms since the last call, with log Z as tracked along the way."""
+        self.check_finite()
+        means = (self._sums / max(1, self._count)).tolist()
+        self._sums.zero_()
+        self._count = 0
+        log_likelihood, entropy, cross_entropy, _, log_partition = means
+        kl = log_partition - entropy + cross_entropy
+        return {
+            "elbo": log_likelihood - kl,
+            "log_likelihood": log_likelihood,
+            "kl": kl,
+            "entropy": entropy,
+            "cross_entropy": cross_entropy,
+            "log_partition": log_partition,
+            "kl_weight": self.config.optimisation.kl_weight_at(self.step),
+            "learning_rate": self.config.optimisation.learning_rate_at(self.step),
+        }
+
+    def validate(self) -> Validation:
+        """Evaluate the current weights on the validation images; the noise depends on the seed alone."""
+        noise = generator(self.device, self.config.seed, "validation")
+        self.model.eval()
+        prior = self.model.prior
+        means = posterior_means(self.model, self.valid[:BASE_IMAGES], noise).mean(0)
+        base = Base.fitted(means, prior.n1)
+        log_z = forward_estimate(prior, base, _VALIDATION_TEMPERATURES, _VALIDATION_CHAINS, noise)
+        result = likelihood_of_all(self.model, self.valid, self.config.evaluation.valid_importance, noise)
+        self.model.train()
+        self._log_partition.fill_(log_z.log_partition)
+        elbo = float(result.log_weight.mean()) - log_z.log_partition
+        reconstruction = float(result.reconstruction.mean())
+        validation = Validation(
+            log_marginal=float(result.log_marginal.mean()) - log_z.log_partition,
+            elbo=elbo,
+            reconstruction=reconstruction,
+            kl=reconstruction - elbo,
+            log_partition=log_z.log_partition,
+            log_partition_se=log_z.standard_error,
+        )
+        for name, value in asdict(validation).items():
+            if not np.isfinite(value):
+                raise NonFiniteError(f"the validation's {name} became NaN or infinite at iteration {self.step}")
+        return validation
+
+    def save(self, run: RunFolder) -> None:
+        """Write the checkpoint.
+
+        Raises   NonFiniteError rather than overwrite a good checkpoint by a bad one; RunError if it cannot be written.
+        """
+        self.check_finite()
+        self._check_weights()
+        tensors = {
+            **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"chains.{name}": tensor for name, tensor in self.chains.state_dict().items()},
+            **optimiser_tensors(self.optimiser, "optimiser."),
+            "generator": self.generator.get_state(),
+            "sums": self._sums,
+            "log_partition": self._log_partition,
+        }
+        facts = {
+            "step": self.step,
+            "count": self._count,
+            "seconds": self.seconds,
+            "best": self.best,
+            "device": self.device.type,
+            "config": self.config.to_dict(),
+        }
+        save(run.checkpoint, tensors, facts)
+
+    def restore(self, run: RunFolder) -> None:
+        """Go back to the run's checkpoint.
+
+        Raises   RunError if it is missing, damaged, or of another configuration.
+        """
+        tensors, facts = load(run.checkpoint)
+        _check_same(run, self.config, facts)
+        load_into(self.model, tensors, "model.", run.checkpoint)
+        load_into(self.chains, tensors, "chains.", run.checkpoint)
+        load_optimiser(self.optimiser, tensors, "optimiser.")
+        if facts["device"] == self.device.type:  # a CPU's generator state means nothing to a GPU's, and vice versa
+            self.generator.set_state(tensors["generator"])
+        else:
+            self.generator = generator(self.device, self.config.seed, f"training from {facts['step']}")
+        self._sums.copy_(tensors["sums"])
+        self._log_partition.copy_(tensors["log_partition"])
+        self._count, self.step = facts["count"], facts["step"]
+        self.seconds, self.best = facts["seconds"], facts["best"]
+
+    def save_best(self, run: RunFolder, validation: Validation) -> bool:
+        """Keep the current weights if no validation was better so far; says whether it did."""
+        if self.best is not None and validation.log_marginal <= self.best["log_marginal"]:
+            return False
+        self._check_weights()
+        self.best = {"step": self.step, **asdict(validation)}
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        save(run.best, tensors, {**self.best, "config": self.config.to_dict()})
+        return True
+
+
+def load_best(run: RunFolder, config: Config, n_pixels: int, device: torch.device) -> tuple[DiscreteVAE, dict[str, Any]]:
+    """The model of the best validation, in evaluation mode, with the facts of that validation.
+
+    Raises   RunError if there is none, or it is damaged or of another configuration.
+    """
+    if not run.best.exists():
+        raise RunError(f"{run.path} has no best.safetensors yet: no validation was reached; go on with --resume")
+    tensors, facts = load(run.best)
+    _check_same(run, config, facts)
+    model = build_model(config, n_pixels)
+    load_into(model, tensors, "model.", run.best)
+    return model.to(device).eval(), facts
+
+
+def _check_same(run: RunFolder, config: Config, facts: Mapping[str, Any]) -> None:
+    """Raise RunError unless the facts' configuration is this one, but for where the data lie."""
+    for name, here, there in config.differences(Config.from_dict(facts["config"])):
+        if name != "data_dir":
+            raise RunError(f"{run.path}: its checkpoint is of another configuration: {name} is {there}, not {here}")
+
+
+def build_model(config: Config, n_pixels: int) -> DiscreteVAE:
+    """The configured model with its initial weights, which depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_words(config.seed, "weights"))
+        return DiscreteVAE(n_pixels, config.model.latents, config.model.groups, config.model.hidden_sizes)
+
+
+def generator(device: torch.device, seed: int, purpose: str) -> torch.Generator:
+    """A generator on the device whose stream is named by the run's seed and what it is for."""
+    return torch.Generator(device).manual_seed(_words(seed, purpose))
+
+
+def _words(seed: int, purpose: str) -> int:
+    sequence = np.random.SeedSequence([seed, *purpose.encode()])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _adam(model: DiscreteVAE, config: Config) -> torch.optim.Optimizer:
+    weights: list[Tensor] = [p for p in model.parameters() if p.ndim > 1]
+    others: list[Tensor] = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": config.optimisation.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.Adam(
+        groups, lr=config.optimisation.learning_rate, eps=config.optimisation.adam_epsilon, fused=True
+    )
