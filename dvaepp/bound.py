@@ -80,7 +80,8 @@ def likelihood(model: DiscreteVAE, x: Tensor, n_importance: int, generator: torc
     while done < n_importance:
         k = min(n_importance - done, max(1, _ROWS // rows))
         repeated = x.repeat_interleave(k, dim=0)
-        rho = torch.rand((rows * k, model.n_latents), generator=generator, device=x.device)
+        # in (0, 1]: a rho of 0 (once in 2^24 draws) would pick z = 0 even where q(z=0) = e^-40, and weigh e^40 too much
+        rho = 1 - torch.rand((rows * k, model.n_latents), generator=generator, device=x.device)
         draw = model.binary_posterior(x, rho)
         z = draw.latents
         reconstruction = bernoulli_log_prob(repeated, model.decode(z)).double()

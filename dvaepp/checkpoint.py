@@ -1,4 +1,4 @@
-"""Tensors and a few facts about them in one safetensors file: written atomically, verified when read. Nothing is unpickled."""
+"""Tensors and a few facts in one safetensors file: written atomically, verified when read. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _FORMAT = "dvaepp 1"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors with JSON facts and a digest of the tensors' bytes.
+    """Write tensors with JSON facts and a digest of both.
 
     Raises   RunError if the file cannot be written; the previous one is then unchanged.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": _FORMAT, "facts": json.dumps(facts), "digest": _digest(stored)}
+    text = json.dumps(facts)
+    metadata = {"format": _FORMAT, "facts": text, "digest": _digest(stored, text)}
     with temporary(path) as part:
         try:
             save_file(stored, part, metadata=metadata)
@@ -48,9 +49,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise RunError(f"{path}: cannot be read as a checkpoint ({_first_line(error)}); it is damaged") from error
     if metadata.get("format") != _FORMAT:
         raise RunError(f"{path}: not a checkpoint of this version of dvaepp")
-    if metadata.get("digest") != _digest(tensors):
-        raise RunError(f"{path}: the digest of its tensors does not match; the file was changed or is damaged")
-    return tensors, json.loads(metadata["facts"])
+    text = metadata.get("facts", "")
+    if metadata.get("digest") != _digest(tensors, text):
+        raise RunError(f"{path}: the digest of its contents does not match; the file was changed or is damaged")
+    return tensors, json.loads(text)
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, path: Path) -> None:
@@ -90,8 +92,8 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    digest = hashlib.blake2b(facts.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 from unittest import mock
@@ -68,18 +69,17 @@ def _help_as_wide_as_the_terminal(arguments: Sequence[str]) -> Any:
 
 
 def _first_message(box: str) -> str:
-    """The first paragraph inside tyro's box, on one line, without the internal path of the argument."""
-    lines = []
-    for line in box.splitlines():
-        text = line.strip("│╭╮╰╯─ \t")
-        if not line.lstrip().startswith("│"):
-            continue
-        if not text:
+    """The message inside tyro's box, on one line: after the title, up to the next rule, without internal paths."""
+    lines = [line.strip("│╭╮╰╯─|+- \t") for line in box.strip().splitlines()]
+    message: list[str] = []
+    for text in lines[1:]:
+        if text:
+            message.append(text)
+        elif message:
             break
-        lines.append(text)
-    message = " ".join(lines) or box.strip()
-    prefix, _, tail = message.partition(": ")
-    return tail if prefix.startswith("Error parsing config") else message
+    words = " ".join(message) or box.strip()
+    prefix, _, tail = words.partition(": ")
+    return tail if prefix.startswith("Error parsing config") else words
 
 
 def _flags(command: Any) -> list[str]:
@@ -95,6 +95,8 @@ def _flags(command: Any) -> list[str]:
 
 def run(prog: str, main: Callable[[], int]) -> None:
     """Run a command's main function and exit with its code; what a user can cause is one line and exit code 2."""
+    # A full disk also hits TensorBoard's writer thread; it hands the error on to the main thread, which reports it.
+    threading.excepthook = _quiet_on_os_errors
     try:
         code = main()
     except UserError as error:
@@ -111,6 +113,11 @@ def run(prog: str, main: Callable[[], int]) -> None:
         print(f"{prog}: interrupted", file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code)
+
+
+def _quiet_on_os_errors(failure: threading.ExceptHookArgs) -> None:
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def choose_device(name: str) -> torch.device:

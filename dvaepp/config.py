@@ -100,11 +100,11 @@ class DataConfig:
     """The images."""
 
     data: str = "digits"
-    """Registered name (digits, mnist-static, mnist), or the path of your own .npy, .npz, .amat file or folder of PNGs."""
+    """Registered name (digits, mnist-static, mnist), or the path of your .npy, .npz, .amat file or folder of PNGs."""
     data_dir: str | None = None
     """Folder with the files of a registered data set; without it they are downloaded once and cached."""
     binarisation: Literal["dynamic", "static"] = "dynamic"
-    """Grey training images: drawn anew in every batch, or once. Validation and test images are drawn once either way."""
+    """Grey training images: drawn anew in every batch, or once. Validation and test images are drawn once anyway."""
     binarisation_seed: int = 0
     """Seed of the images that are drawn once, and of the split of your own images."""
 
@@ -195,7 +195,8 @@ _SECTIONS: dict[str, type] = {
 
 def _from_dict(cls: type, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'the configuration'} must be a table of names and values; got {values!r}")
+        name = where.rstrip(".") or "the configuration"
+        raise ConfigError(f"{name} must be a table of names and values; got {values!r}")
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
@@ -245,7 +246,7 @@ def _one_of(config: Any, name: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
-# ---- presets ------------------------------------------------------------------------------------------------------------
+# ---- presets ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ class PersistentChains(nn.Module):
         """Advance all chains by ``n_sweeps`` block sweeps."""
         z1, z2 = self.z1, self.z2
         for _ in range(n_sweeps):
-            u2 = torch.rand(self.z2.shape, generator=generator, device=z1.device)
-            u1 = torch.rand(self.z1.shape, generator=generator, device=z1.device)
+            u2 = torch.rand(self.z2.shape, generator=generator, device=z1.device, dtype=z1.dtype)
+            u1 = torch.rand(self.z1.shape, generator=generator, device=z1.device, dtype=z1.dtype)
             z1, z2 = sweep(rbm, z1, u2, u1)
         self.z1.copy_(z1)
         self.z2.copy_(z2)

@@ -108,7 +108,9 @@ def save_learning_curves(path: Path, rows: list[dict[str, Any]]) -> None:
             axes.plot([row["step"] for row in part], values, style, markersize=3, linewidth=1, label=name)
         if key == "elbo":
             bound = [-row["valid"]["log_marginal"] for row in valid]
-            axes.plot([row["step"] for row in valid], bound, "s-", markersize=3, linewidth=1, label="-log p, validation")
+            axes.plot(
+                [row["step"] for row in valid], bound, "s-", markersize=3, linewidth=1, label="-log p, validation"
+            )
         if key != "log_partition":
             _focus(axes, [sign * row["valid"][key or "reconstruction"] for row in valid])
         axes.set_title(label, fontsize=9)

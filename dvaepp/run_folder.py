@@ -1,13 +1,13 @@
 """The folder of a run: which file holds what, how it begins, how it is opened again.
 
-    config.json              every hyper-parameter, resolved
-    environment.json         versions, device, git revision, command line
-    metrics.jsonl            one row per log interval and validation
-    tensorboard/             the same as curves
-    checkpoint.safetensors   everything to go on from: weights, chains, optimiser, generator, running sums
-    best.safetensors         weights of the best validation
-    evaluation-K*.json       test results by K importance samples
-    *.png                    pictures
+config.json              every hyper-parameter, resolved
+environment.json         versions, device, git revision, command line
+metrics.jsonl            one row per log interval and validation
+tensorboard/             the same as curves
+checkpoint.safetensors   everything to go on from: weights, chains, optimiser, generator, running sums
+best.safetensors         weights of the best validation
+evaluation-K*.json       test results by K importance samples
+*.png                    pictures
 """
 
 from __future__ import annotations

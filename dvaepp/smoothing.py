@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from dvaepp.errors import ConfigError
 
@@ -78,13 +77,29 @@ class _InverseCDF(torch.autograd.Function):
         return root.zeta.to(dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads: list[Tensor | None] = [None, None, None]
         for i, (derivative, (shape, dtype)) in enumerate(zip(ctx.saved_tensors, ctx.inputs, strict=False)):
             if derivative is not None:
-                grads[i] = (grad * derivative).sum_to_size(shape).to(dtype)
+                product = (grad.detach() * derivative).sum_to_size(shape).to(dtype)
+                grads[i] = _Undifferentiable.apply(product.requires_grad_()) if torch.is_grad_enabled() else product
         return tuple(grads)
+
+
+class _Undifferentiable(torch.autograd.Function):
+    """Passes a gradient on and refuses to differentiate it.
+
+    Torch's own ``once_differentiable`` refuses only where the upstream gradient is differentiable; elsewhere the second
+    derivative would silently be zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise RuntimeError("inverse_cdf is differentiable once; its second derivatives are not implemented")
 
 
 def _rounded(result: Tensor, dtype: torch.dtype) -> Tensor:
@@ -110,10 +125,8 @@ class _Sharpness:
             b = beta.to(dtype).to(torch.float64)
             one_minus_d = -torch.expm1(-b)
             return cls(b, torch.exp(-b), torch.exp(-b / 2), one_minus_d, one_minus_d < _FLAT, True)
-        number = torch.tensor(beta, dtype=dtype).item()
-        one_minus_d = -math.expm1(-number)
-        d, sqrt_d = math.exp(-number), math.exp(-number / 2)
-        return cls(number, d, sqrt_d, one_minus_d, one_minus_d < _FLAT, number > 700)
+        x = torch.tensor(beta, dtype=dtype).item()
+        return cls(x, math.exp(-x), math.exp(-x / 2), -math.expm1(-x), -math.expm1(-x) < _FLAT, x > 700)
 
 
 def _either(condition: bool | Tensor, yes: Callable[[], Tensor], no: Callable[[], Tensor]) -> Tensor:
@@ -157,14 +170,14 @@ def _root(rho: Tensor, logit_q: Tensor, sharpness: _Sharpness) -> _Root:
     B = q - R_mirror - p_d
     S = _either(
         s.nearly_uniform,
-        lambda: (1 - 4 * sqrt_pq * sqrt_pq * one_minus_d + X * (X - 2 * torch.tanh(size / 2))).clamp_min(0.25).sqrt(),
+        lambda: _nearly_uniform(X, sqrt_pq, -torch.tanh(size / 2), one_minus_d)[1].clamp_min(0.25).sqrt(),
         lambda: torch.hypot(B, sqrt_pq * (2 * s.sqrt_d)),
     )
 
     sum0 = _either(s.nearly_uniform, lambda: 1 + X, lambda: p + R + q * s.d).add_(S)
     sum1 = _either(s.nearly_uniform, lambda: 1 - X, lambda: q + R_mirror + p_d).add_(S)
-    v0 = below.div_(sum0).mul_(2 * one_minus_d / beta)
-    v1 = above.div_(sum1.clamp_min_(tiny)).mul_(2 * one_minus_d / beta)
+    v0 = (below / sum0).mul_(2 * one_minus_d / beta)
+    v1 = (above / sum1.clamp_min_(tiny)).mul_(2 * one_minus_d / beta)
 
     y = B.abs().add_(S)
     left_mode = B < 0
@@ -175,10 +188,16 @@ def _root(rho: Tensor, logit_q: Tensor, sharpness: _Sharpness) -> _Root:
     e = torch.where(left, y / (2 * p), e)
     between = torch.log(e).neg_()
     if s.may_underflow:
-        between = torch.where(y > 0, between, (beta - size) / 2)
+        between = torch.where(y == 0, (beta - size) / 2, between)
     nearer = torch.where(n < 0.5, v * (torch.log1p(-n) / -n), (between / beta).clamp_(0, 1))
     zeta = torch.where(left ^ mirrored, nearer, 1 - nearer)
     return _Root(zeta, mirrored, left, nearer, v0, v1, S, B, X, sqrt_pq)
+
+
+def _nearly_uniform(X: Tensor, sqrt_pq: Tensor, q_minus_p: Tensor, one_minus_d: Any) -> tuple[Tensor, Tensor]:
+    """See ``reference.smoothing._nearly_uniform``."""
+    c = torch.where(q_minus_p > -0.5, 1 - q_minus_p * q_minus_p, 4 * sqrt_pq * sqrt_pq) * one_minus_d
+    return c, 1 - (c - X * (X + 2 * q_minus_p))
 
 
 def _dzeta_drho(root: _Root, sharpness: _Sharpness) -> Tensor:
@@ -192,9 +211,10 @@ def _dzeta_dlogit_q(root: _Root, rho: Tensor, logit_q: Tensor, sharpness: _Sharp
     beta, one_minus_d, sqrt_pq = sharpness.beta, sharpness.one_minus_d, root.sqrt_pq
 
     def small() -> Tensor:
-        excess = 2 * sqrt_pq * sqrt_pq * one_minus_d
-        shift = -root.X * torch.tanh(logit_q.abs() / 2)
-        return rho * (1 - rho) * (one_minus_d * excess / (beta * slope * (1 + slope + (shift - excess))))
+        q_minus_p = -torch.tanh(logit_q.abs() / 2)
+        c, S_squared = _nearly_uniform(root.X, sqrt_pq, q_minus_p, one_minus_d)
+        weight = c * (one_minus_d / (2 * beta)) / (S_squared + slope * (1 + (root.X * q_minus_p - c / 2)))
+        return rho * (1 - rho) * weight
 
     return _either(
         sharpness.nearly_uniform,

@@ -12,7 +12,10 @@ from dvaepp.gibbs import sweep
 
 
 class Tempered(NamedTuple):
-    """Samples at inverse temperature 1, (C, N1) and (C, N2), and the fraction of accepted swaps of each pair (R - 1,)."""
+    """Samples at inverse temperature 1, (S C, N1) and (S C, N2), and each pair's fraction of accepted swaps (R - 1,).
+
+    The S snapshots of the C chains follow each other: row s C + c is chain c at snapshot s.
+    """
 
     z1: Tensor
     z2: Tensor
@@ -26,7 +29,7 @@ def swap(energies: Tensor, inv_temps: Tensor, u: Tensor, parity: int) -> Tensor:
     """
     n_replicas, n_chains = energies.shape
     permutation = torch.arange(n_replicas, device=energies.device)[:, None].repeat(1, n_chains)
-    lower = torch.arange(parity, n_replicas - 1, 2, device=energies.device)
+    lower = torch.arange(n_replicas - 1, device=energies.device)[parity::2]
     log_ratio = (inv_temps[lower] - inv_temps[lower + 1])[:, None] * (energies[lower] - energies[lower + 1])
     accepted = (u[lower] < log_ratio.clamp_max(0).exp()).long()
     permutation[lower] += accepted
@@ -35,11 +38,22 @@ def swap(energies: Tensor, inv_temps: Tensor, u: Tensor, parity: int) -> Tensor:
 
 
 @torch.no_grad()
-def run(rbm: RBM, inv_temps: Tensor, n_chains: int, n_rounds: int, generator: torch.Generator) -> Tempered:
+def run(
+    rbm: RBM,
+    inv_temps: Tensor,
+    n_chains: int,
+    n_rounds: int,
+    generator: torch.Generator,
+    n_snapshots: int = 1,
+    spacing: int = 25,
+) -> Tempered:
     """Rounds of one sweep of every replica and one exchange of neighbours; see ``reference.tempering.run``.
 
-    Shapes   inv_temps (R,) rising to 1 -> z1 (C, N1), z2 (C, N2), swap_rates (R - 1,)
+    A first snapshot is taken after ``n_rounds``, further ones every ``spacing`` rounds.
+
+    Shapes   inv_temps (R,) rising to 1 -> z1 (S C, N1), z2 (S C, N2), swap_rates (R - 1,)
     """
+    n_rounds_in_all = n_rounds + (n_snapshots - 1) * spacing
     device, dtype = rbm.W.device, rbm.W.dtype
     n_replicas = len(inv_temps)
     inv_temps = inv_temps.to(device, dtype)
@@ -53,12 +67,20 @@ def run(rbm: RBM, inv_temps: Tensor, n_chains: int, n_rounds: int, generator: to
     z1, z2 = uniform(rows, rbm.n1).lt_(0.5), torch.zeros(rows, rbm.n2, device=device, dtype=dtype)
     accepted = torch.zeros(n_replicas - 1, device=device)
     replica = torch.arange(n_replicas, device=device)[:, None]
-    for round_ in range(n_rounds):
+    snapshots: list[tuple[Tensor, Tensor]] = []
+    for round_ in range(n_rounds_in_all):
         z1, z2 = sweep(rbm, z1, uniform(rows, rbm.n2), uniform(rows, rbm.n1), row_inv_temp)
         energies = rbm.energy(z1, z2).view(n_replicas, n_chains)
         permutation = swap(energies, inv_temps, uniform(n_replicas - 1, n_chains), round_ % 2)
         index = (permutation * n_chains + chain).reshape(-1)
         z1, z2 = z1[index], z2[index]
         accepted += (permutation > replica)[:-1].sum(1)
-    tried = torch.tensor([(n_rounds + 1 - pair % 2) // 2 * n_chains for pair in range(n_replicas - 1)], device=device)
-    return Tempered(z1[-n_chains:], z2[-n_chains:], accepted / tried)
+        since = round_ + 1 - n_rounds
+        if since >= 0 and since % spacing == 0:
+            snapshots.append((z1[-n_chains:], z2[-n_chains:]))
+    tried = [(n_rounds_in_all + 1 - pair % 2) // 2 * n_chains for pair in range(n_replicas - 1)]
+    return Tempered(
+        torch.cat([first for first, _ in snapshots]),
+        torch.cat([second for _, second in snapshots]),
+        accepted / torch.tensor(tried, device=device),
+    )

@@ -20,9 +20,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch.utils.tensorboard import SummaryWriter
 
-from dvaepp import pictures
 from dvaepp.command import INTERRUPTED, choose_device, console, device_name, parse, run
 from dvaepp.config import PRESETS, Config, preset, scaled_intervals
 from dvaepp.data import names
@@ -171,6 +169,8 @@ class _Interrupts:
 
 def _train(trainer: Trainer, folder: RunFolder, out: Console) -> bool:
     """Run the remaining iterations; False if interrupted (the state is saved then)."""
+    from torch.utils.tensorboard import SummaryWriter  # costs a second: not for --help and mistyped flags
+
     settings, total = trainer.config.evaluation, trainer.config.optimisation.iterations
     writer = SummaryWriter(str(folder.tensorboard), purge_step=trainer.step + 1)
     with _Interrupts() as interrupts, writer, progress_bar(out) as progress:
@@ -209,7 +209,7 @@ def _live(terms: dict[str, float]) -> str:
     )
 
 
-def _validate(trainer: Trainer, folder: RunFolder, writer: SummaryWriter, out: Console) -> None:
+def _validate(trainer: Trainer, folder: RunFolder, writer: Any, out: Console) -> None:
     validation = trainer.validate()
     better = trainer.save_best(folder, validation)
     _record(folder, writer, trainer, "valid", asdict(validation))
@@ -220,14 +220,22 @@ def _validate(trainer: Trainer, folder: RunFolder, writer: SummaryWriter, out: C
     )
 
 
-def _record(folder: RunFolder, writer: SummaryWriter, trainer: Trainer, kind: str, values: dict[str, float]) -> None:
-    folder.append_metrics({"step": trainer.step, "seconds": round(trainer.seconds, 3), kind: values})
-    for name, value in values.items():
-        writer.add_scalar(f"{kind}/{name}", value, trainer.step)
+def _record(folder: RunFolder, writer: Any, trainer: Trainer, kind: str, values: dict[str, float]) -> None:
+    try:
+        folder.append_metrics({"step": trainer.step, "seconds": round(trainer.seconds, 3), kind: values})
+        for name, value in values.items():
+            writer.add_scalar(f"{kind}/{name}", value, trainer.step)
+    except OSError as error:
+        raise RunError(
+            f"cannot write metrics to {folder.path}: {error.strerror or error}; the last checkpoint is kept: make room "
+            f"and go on with --resume {folder.path}"
+        ) from error
 
 
 def _finish(trainer: Trainer, folder: RunFolder, dataset: Any, out: Console) -> int:
     """Test the best weights, draw the pictures, print the table."""
+    from dvaepp import pictures  # as above: brings matplotlib
+
     config, device = trainer.config, trainer.device
     model, best = load_best(folder, config, dataset.train.shape[1], device)
     record = evaluate(model, dataset, config, device, out, config.seed)

@@ -221,7 +221,9 @@ class Trainer:
         return True
 
 
-def load_best(run: RunFolder, config: Config, n_pixels: int, device: torch.device) -> tuple[DiscreteVAE, dict[str, Any]]:
+def load_best(
+    run: RunFolder, config: Config, n_pixels: int, device: torch.device
+) -> tuple[DiscreteVAE, dict[str, Any]]:
     """The model of the best validation, in evaluation mode, with the facts of that validation.
 
     Raises   RunError if there is none, or it is damaged or of another configuration.

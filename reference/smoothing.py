@@ -1,7 +1,7 @@
 """Smoothing transformations: a binary z becomes a continuous zeta in [0, 1] through which gradients flow.
 
-Idea (section 3). Attach to every binary unit z a continuous companion zeta with density r(zeta|z): near 0 when z = 0, near
-1 when z = 1, overlapping in between. Summing z out leaves the mixture
+Idea (section 3). Attach to every binary unit z a continuous companion zeta with density r(zeta|z): near 0 when z = 0,
+near 1 when z = 1, overlapping in between. Summing z out leaves the mixture
 
     q(zeta|x) = p r(zeta|0) + q r(zeta|1),      q = sigma(l) = q(z=1|x),  p = sigma(-l),
 
@@ -169,9 +169,9 @@ class OverlappingExponential:
         S is also the square root of the quadratic's discriminant, so it costs nothing.
 
         Source   appendix A; the derivatives are ours.
-        Departs  where the density vanishes to the dtype (large beta, rho exactly on the plateau between the two modes) the
-                 true derivative overflows; S is held at the smallest normal number and results at the largest finite
-                 one, so that they are huge but finite and 0 * derivative stays 0.
+        Departs  where the density vanishes to the dtype (large beta, rho exactly on the plateau between the two modes)
+                 the true derivative overflows; S is held at the smallest normal number and results at the largest
+                 finite one, so that they are huge but finite and 0 * derivative stays 0.
         Shapes, Domain, Raises   as ``inverse_cdf``.
         Units    none
         """
@@ -180,11 +180,11 @@ class OverlappingExponential:
         slope = np.maximum(root.S, np.finfo(np.float64).tiny)
         one_minus_d = -np.expm1(-beta)
         # p q n0 n1/(beta S). For small beta it collapses to one quotient with fewer roundings, because there n0 n1 =
-        # 2 rho (1-rho) (1-d)^2 / (1 + S + X (q-p) - 2 p q (1-d)); for large beta the factors are kept, in an order in
-        # which no partial product underflows before the result does.
-        excess = 2 * root.sqrt_pq * root.sqrt_pq * one_minus_d
+        # 2 rho (1-rho) (1-d)^2 / (1 + S + X (q-p) - c/2), c = 4 p q (1-d); for large beta the factors are kept, in an
+        # order in which no partial product underflows before the result does.
+        c, S_squared = _nearly_uniform(root.X, root.sqrt_pq, root.q_minus_p, one_minus_d)
         with np.errstate(divide="ignore", invalid="ignore"):  # branch not taken
-            weight = one_minus_d * excess / (beta * slope * (1 + slope + (root.X * root.q_minus_p - excess)))
+            weight = c * (one_minus_d / (2 * beta)) / (S_squared + slope * (1 + (root.X * root.q_minus_p - c / 2)))
             small = noise * (1 - noise) * weight
         dzeta_dlogit_q = np.where(
             one_minus_d < _FLAT,
@@ -201,8 +201,8 @@ class OverlappingExponential:
     def _arguments(self, **values: ArrayLike) -> tuple[Any, ...]:
         """Check the named arguments and return them with beta, all in float64, with the dtype of the result.
 
-        The formulas run in float64 whatever comes in; ``_rounded`` takes the results back to the dtype of the arguments.
-        beta is rounded to that dtype first, for a float32 caller's beta = 0.1 is the float32 nearest to 0.1.
+        The formulas run in float64 whatever comes in; ``_rounded`` takes the results back to the dtype of the
+        arguments. beta is rounded to that dtype first, for a float32 caller's beta = 0.1 is the float32 nearest to 0.1.
         """
         arrays = {name: as_float(name, value) for name, value in values.items()}
         dtype = np.result_type(*arrays.values())
@@ -233,8 +233,8 @@ def _rounded(result: Array, dtype: np.dtype[Any]) -> Array:
 class _Root:
     """The root of the quadratic, in all the forms its users need without a cancellation.
 
-    Everything but ``zeta`` speaks of the mirror image with l <= 0, in which z = 0 is the likelier value; ``mirrored`` says
-    where that is not the caller's own problem.
+    Everything but ``zeta`` speaks of the mirror image with l <= 0, in which z = 0 is the likelier value; ``mirrored``
+    says where that is not the caller's own problem.
     """
 
     zeta: Array
@@ -260,11 +260,11 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
        p >= q, and there B = q - (1-rho)(1-d) - p d subtracts no numbers larger than its own error may be.
     2. Near the ends, from sums of positive terms only, so that x0 = zeta and x1 = 1 - zeta keep full relative accuracy:
        n0 = 2R / (p + R + q d + S) and n1 = 2R' / (q + R' + p d + S), R = rho (1-d), R' = (1-rho)(1-d).
-    3. In between, e^{-beta x0} = (S - B)/(2p) or e^{-beta x1} = (S + B)/(2q), whichever adds equal signs; the other from
-       their product d, in an order in which e^{-beta} never has to be representable.
-    4. S = hypot(B, 2 e^{-beta/2} sqrt(p q)) with sqrt(p q) from e^{-|l|/2}: nothing underflows before S itself does. For
-       small beta, where S is near 1, S^2 = 1 - 4 p q (1-d) + X (2 (q-p) + X), X = (rho - q)(1-d), rounds only once; and
-       p + R + q d = 1 + X.
+    3. In between, e^{-beta x0} = (S - B)/(2p) or e^{-beta x1} = (S + B)/(2q), whichever adds equal signs; the other
+       from their product d, in an order in which e^{-beta} never has to be representable.
+    4. S = hypot(B, 2 e^{-beta/2} sqrt(p q)) with sqrt(p q) from e^{-|l|/2}: nothing underflows before S itself does.
+       For small beta, where S is near 1, ``_nearly_uniform`` rounds only once; and p + R + q d = 1 + X with
+       X = (rho - q)(1-d).
     5. Where S underflows all the same (both modes far away, rho exactly on the plateau between them) the two terms of S
        are equal, hence beta (2 x1 - 1) = l.
     """
@@ -277,16 +277,18 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
     below, above = np.where(mirrored, 1 - rho, rho), np.where(mirrored, rho, 1 - rho)
 
     d, sqrt_d, one_minus_d = np.exp(-beta), np.exp(-beta / 2), -np.expm1(-beta)
-    R, R_mirror, X = below * one_minus_d, above * one_minus_d, (below - q) * one_minus_d
-    B = q - R_mirror - p * d
+    R_mirror, X = above * one_minus_d, (below - q) * one_minus_d
+    u = np.where(mirrored, 1 - 2 * rho, 2 * rho - 1)
+    B = np.where(q_minus_p > -0.5, (u * one_minus_d + q_minus_p * (1 + d)) / 2, q - R_mirror - p * d)
+    X = np.where(q_minus_p > -0.5, (u - q_minus_p) / 2 * one_minus_d, X)
     nearly_uniform = one_minus_d < _FLAT
-    near_one = np.sqrt(np.maximum(1 - 4 * sqrt_pq * sqrt_pq * one_minus_d + X * (2 * q_minus_p + X), 0.25))
-    S = np.where(nearly_uniform, near_one, np.hypot(B, 2 * sqrt_d * sqrt_pq))
+    _, S_squared = _nearly_uniform(X, sqrt_pq, q_minus_p, one_minus_d)
+    S = np.where(nearly_uniform, np.sqrt(np.maximum(S_squared, 0.25)), np.hypot(B, 2 * sqrt_d * sqrt_pq))
 
-    # v = n / beta comes first, for n itself may be subnormal where zeta is not. `tiny` turns 0/0 at rho = 0 or 1 with an
-    # underflowed density into the right 0.
-    sum0 = np.where(nearly_uniform, 1 + X, p + R + q * d) + S
-    sum1 = np.where(nearly_uniform, 1 - X, q + R_mirror + p * d) + S
+    # v = n / beta comes first, for n itself may be subnormal where zeta is not. `tiny` turns 0/0 at rho = 0 or 1 with
+    # an underflowed density into the right 0.
+    sum0 = 1 + X + S
+    sum1 = np.where(X > 0.5, q + R_mirror + p * d, 1 - X) + S
     v0 = below / sum0 * (2 * one_minus_d / beta)
     v1 = above / np.maximum(sum1, tiny) * (2 * one_minus_d / beta)
     n0, n1 = np.minimum(beta * v0, 1), np.minimum(beta * v1, 1)
@@ -299,8 +301,8 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
     n = np.clip(beta * v, tiny, 0.5)  # the ratio log1p(-n)/n is -1 well before n underflows
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # branches not taken
         e = np.where(left, y / (2 * p), np.where(B < 0, 2 * p * (sqrt_d / y) * sqrt_d, y / (2 * q)))
-        between = np.where(y > 0, -np.log(e), (beta - size) / 2)
-    nearer = np.where(n < 0.5, v * (-np.log1p(-n) / n), np.clip(between / beta, 0, 1))
+        between = np.where(y == 0, (beta - size) / 2, -np.log(e))
+    nearer = np.where(n < 0.5, np.where(n < 1e-300, v, -np.log1p(-n) / beta), np.clip(between / beta, 0, 1))
     x0, x1 = np.where(left, nearer, 1 - nearer), np.where(left, 1 - nearer, nearer)
     return _Root(
         zeta=np.where(mirrored, x1, x0),
@@ -316,6 +318,15 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
         sqrt_pq=sqrt_pq,
         q_minus_p=q_minus_p,
     )
+
+
+def _nearly_uniform(X: Array, sqrt_pq: Array, q_minus_p: Array, one_minus_d: Array) -> tuple[Array, Array]:
+    """c = 4 p q (1-d) and S^2 = 1 - (c - X (X + 2 (q-p))), for a small 1-d.
+
+    4 p q = 1 - (q-p)^2 rounds only once unless q - p is near -1.
+    """
+    c = np.where(q_minus_p > -0.5, 1 - q_minus_p * q_minus_p, 4 * sqrt_pq * sqrt_pq) * one_minus_d
+    return c, 1 - (c - X * (X + 2 * q_minus_p))
 
 
 def _dzeta_dbeta(root: _Root, beta: Array) -> Array:
@@ -339,8 +350,8 @@ def _dzeta_dbeta(root: _Root, beta: Array) -> Array:
     tiny = np.finfo(np.float64).tiny
     S = np.maximum(root.S, tiny)
 
-    small = (beta < 3) & (root.q_minus_p > -0.46)  # |l| < 1
-    a_small, t_small = np.minimum(a, 3), np.minimum(t, 3)  # only to keep the branch not taken from overflowing
+    small = (beta < 6) & (root.q_minus_p > -0.46)  # |l| < 1
+    a_small, t_small = np.minimum(a, 6), np.minimum(t, 6)  # only to keep the branch not taken from overflowing
     difference = _sinh_term(t_small) - _sinh_term(a_small)
     total = _cosh_term(t_small) + _cosh_term(a_small)
     near = np.exp(-beta) * (difference - root.q_minus_p * total) / (2 * S)
@@ -378,7 +389,7 @@ def _sinh_term(x: Array) -> Array:
     """2 (sinh x - x)/x for 0 <= x <= 3, by its series of positive terms."""
     square = x * x
     series = np.zeros_like(x)
-    for k in range(15, 0, -1):
+    for k in range(22, 0, -1):
         series = square * (2 / factorial(2 * k + 1) + series)
     return series
 

@@ -1,1 +1,1 @@
-"""Proof that the implementations agree with multi-precision arithmetic and with each other: ``python -m validation``."""
+"""Proof that the implementations agree with multi-precision arithmetic and each other: ``python -m validation``."""

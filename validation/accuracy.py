@@ -17,17 +17,60 @@ cancellations do not matter: a derivation independent of the stable forms it jud
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
 
 import mpmath
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+import dvaepp.smoothing
+import reference.smoothing
 from reference.smoothing import InverseCDF
 
 #: The outputs that are judged, in the order of ``InverseCDF``.
 OUTPUTS = ("zeta", "dzeta_dlogit_q", "dzeta_drho", "dzeta_dbeta")
+
+Floats: TypeAlias = NDArray[np.floating]
+Outputs: TypeAlias = Mapping[str, Floats]
+
+
+def reference_inverse_cdf(rho: Floats, logit_q: Floats, beta: Floats) -> Outputs:
+    """The NumPy definition: all outputs, each (N,) and of the dtype of the inputs."""
+    result = reference.smoothing.OverlappingExponential(beta).inverse_cdf_with_derivatives(rho, logit_q)
+    return {name: getattr(result, name) for name in OUTPUTS}
+
+
+def torch_inverse_cdf(rho: Floats, logit_q: Floats, beta: Floats) -> Outputs:
+    """The torch twin with beta a tensor, derivatives by automatic differentiation with upstream gradient 1."""
+    r, logit, b = (torch.tensor(x, requires_grad=True) for x in (rho, logit_q, beta))
+    zeta = dvaepp.smoothing.OverlappingExponential(b).inverse_cdf(r, logit)
+    results = (zeta.detach(), *torch.autograd.grad(zeta, (logit, r, b), torch.ones_like(zeta)))
+    return {name: result.numpy() for name, result in zip(OUTPUTS, results, strict=True)}
+
+
+def torch_inverse_cdf_of_number(rho: Floats, logit_q: Floats, beta: Floats) -> Outputs:
+    """The torch twin with beta a number, as training uses it; its branches are then chosen beforehand, not by where."""
+    outputs = {name: np.empty_like(rho) for name in OUTPUTS if name != "dzeta_dbeta"}
+    for b in np.unique(beta):
+        same = beta == b
+        r, logit = (torch.tensor(x[same], requires_grad=True) for x in (rho, logit_q))
+        zeta = dvaepp.smoothing.OverlappingExponential(float(b)).inverse_cdf(r, logit)
+        results = (zeta.detach(), *torch.autograd.grad(zeta, (logit, r), torch.ones_like(zeta)))
+        for output, result in zip(outputs.values(), results, strict=True):
+            output[same] = result.numpy()
+    return outputs
+
+
+#: What is judged. Adding an implementation is adding a line.
+IMPLEMENTATIONS: dict[str, Callable[[Floats, Floats, Floats], Outputs]] = {
+    "reference": reference_inverse_cdf,
+    "torch": torch_inverse_cdf,
+    "torch-number": torch_inverse_cdf_of_number,
+}
 
 
 @dataclass(frozen=True)
@@ -42,14 +85,20 @@ class WorstCase:
     got: float
     expected: float
 
+    @property
+    def where(self) -> str:
+        """The input, to be replayed."""
+        return f"rho={self.rho!r}, logit_q={self.logit_q!r}, beta={self.beta!r}"
+
     def __str__(self) -> str:
         """One line that can be replayed."""
         return (
-            f"{self.output}: mixed error {self.mixed_error:.2f} at rho={self.rho!r}, logit_q={self.logit_q!r}, "
-            f"beta={self.beta!r}: got {self.got!r}, expected {self.expected!r}"
+            f"{self.output}: mixed error {self.mixed_error:.2f} at {self.where}: "
+            f"got {self.got!r}, expected {self.expected!r}"
         )
 
 
+@lru_cache(maxsize=20_000)  # milliseconds each, and every implementation is judged on the same points
 def exponential_truth(rho: float, logit_q: float, beta: float, eps: float) -> dict[str, tuple[mpmath.mpf, mpmath.mpf]]:
     """True value and D_rho + D_l (see the module's head) of every output of the overlapping exponentials.
 
@@ -61,24 +110,23 @@ def exponential_truth(rho: float, logit_q: float, beta: float, eps: float) -> di
     smallness = -np.log(rho) if rho > 0 else 0.0
     with mpmath.workdps(int(60 + (beta + finite + smallness) / 1.1)):
         r, b = mpmath.mpf(rho), mpmath.mpf(beta)
-        here = _exponential(r, logit_q, b)
+        d, q = mpmath.exp(-b), _sigmoid(mpmath.mpf(logit_q))
+        here = _exponential(r, q, b, d)
         # The inputs one rounding away, and the steepest point of the plateau (B = 0) if it lies between.
-        d = mpmath.exp(-b)
         moved_rho = [x for x in (r * (1 - eps), r * (1 + eps)) if x <= 1] if rho != 0 else []
-        moved_logit: list[mpmath.mpf] = []
+        moved_q: list[mpmath.mpf] = []
         if np.isfinite(logit_q) and logit_q != 0:
             logit = mpmath.mpf(logit_q)
-            moved_logit = [logit * (1 - eps), logit * (1 + eps)]
-            q = 1 / (1 + mpmath.exp(-logit))
+            moved_q = [_sigmoid(logit * (1 - eps)), _sigmoid(logit * (1 + eps))]
             steepest_rho = (1 - q - q * d) / (1 - d)
             if abs(steepest_rho - r) <= eps * r:
                 moved_rho.append(steepest_rho)
             steepest_p = (r * (1 - d) + d) / (1 + d)
             steepest_logit = mpmath.log((1 - steepest_p) / steepest_p)
             if abs(steepest_logit - logit) <= eps * abs(logit):
-                moved_logit.append(steepest_logit)
-        by_rho = [_exponential(x, logit_q, b) for x in moved_rho]
-        by_logit = [_exponential(r, x, b) for x in moved_logit]
+                moved_q.append(1 - steepest_p)
+        by_rho = [_exponential(x, q, b, d) for x in moved_rho]
+        by_logit = [_exponential(r, x, b, d) for x in moved_q]
         truth = {}
         for i, name in enumerate(OUTPUTS):
             change = sum(
@@ -88,16 +136,20 @@ def exponential_truth(rho: float, logit_q: float, beta: float, eps: float) -> di
         return truth
 
 
-def _exponential(rho: mpmath.mpf, logit_q: float | mpmath.mpf, beta: mpmath.mpf) -> tuple[mpmath.mpf, ...]:
-    """The four outputs by the paper's quadratic and the quotient rule, in the working precision."""
-    q = 1 / (1 + mpmath.exp(-mpmath.mpf(logit_q)))  # also right at plus and minus infinity
+def _sigmoid(logit: mpmath.mpf) -> mpmath.mpf:
+    return 1 / (1 + mpmath.exp(-logit))  # also right at plus and minus infinity
+
+
+def _exponential(rho: mpmath.mpf, q: mpmath.mpf, beta: mpmath.mpf, d: mpmath.mpf) -> tuple[mpmath.mpf, ...]:
+    """The four outputs by the paper's quadratic and the quotient rule, in the working precision; d = e^{-beta}."""
     p = 1 - q
-    d = mpmath.exp(-beta)
     B = rho * (1 - d) - p + q * d
     if rho == 0:
-        m = mpmath.mpf(1)  # exactly, as no working precision is enough for a relative error of zero
+        m = mpmath.mpf(1)  # exactly, for zeta = 0 leaves no room for the noise of a finite working precision
+    elif p == 0:
+        m = q * d / B
     else:
-        m = q * d / B if p == 0 else (-B + mpmath.sqrt(B * B + 4 * p * q * d)) / (2 * p)
+        m = (-B + mpmath.sqrt(B * B + 4 * p * q * d)) / (2 * p)
     zeta = -mpmath.log(m) / beta
     w = d / m
     F0, F1 = (1 - m) / (1 - d), (w - d) / (1 - d)
@@ -108,10 +160,10 @@ def _exponential(rho: mpmath.mpf, logit_q: float | mpmath.mpf, beta: mpmath.mpf)
 
 
 def mixed_errors(
-    result: Mapping[str, NDArray[np.floating]] | InverseCDF,
-    rho: NDArray[np.floating],
-    logit_q: NDArray[np.floating],
-    beta: NDArray[np.floating],
+    result: Outputs | InverseCDF,
+    rho: Floats,
+    logit_q: Floats,
+    beta: Floats,
 ) -> dict[str, WorstCase]:
     """The worst mixed error of each output of the overlapping exponentials' inverse CDF.
 

@@ -1,7 +1,7 @@
 """Input grids for the smoothing transforms, shared by every check: seeded random cases and the edges of the domain.
 
-The stated domain is rho in [0, 1], any logit, beta in [1e-2, 1e3]. Random cases crowd where formulas break: near both ends
-of rho, on the plateau rho = 1 - q between the two modes, at logits that underflow, are tiny, or balance beta.
+The stated domain is rho in [0, 1], any logit, beta in [1e-2, 1e3]. Random cases crowd where formulas break: near both
+ends of rho, on the plateau rho = 1 - q between the two modes, at logits that underflow, are tiny, or balance beta.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy.special import expit
 
 BETA_RANGE = (1e-2, 1e3)
@@ -32,11 +32,15 @@ class Cases:
         pairs = ((self.rho, other.rho), (self.logit_q, other.logit_q), (self.beta, other.beta))
         return Cases(*(np.concatenate(pair) for pair in pairs))
 
+    def __getitem__(self, some: slice | NDArray[np.bool_]) -> Cases:
+        """The cases of a slice or a mask."""
+        return Cases(self.rho[some], self.logit_q[some], self.beta[some])
+
 
 def random_cases(n: int, dtype: DTypeLike, seed: int) -> Cases:
     """``n`` random cases: every kind of logit meets every kind of rho, at sharpnesses spread over five decades."""
     rng = np.random.default_rng(seed)
-    beta = np.exp(rng.uniform(*np.log(BETA_RANGE), n))
+    beta = np.exp(rng.uniform(np.log(BETA_RANGE[0]), np.log(BETA_RANGE[1]), n))
     sign = rng.choice([-1.0, 1.0], n)
     logit_q = _one_of(
         rng,
@@ -50,7 +54,7 @@ def random_cases(n: int, dtype: DTypeLike, seed: int) -> Cases:
     near_zero = np.exp(rng.uniform(smallest, 0, n))
     plateau = expit(-logit_q) * (1 + rng.choice([0, 1e-7, 1e-3], n) * rng.standard_normal(n))
     rho = _one_of(rng, rng.uniform(0, 1, n), near_zero, 1 - near_zero, np.clip(plateau, 0, 1))
-    return _cases(rho, logit_q, beta, dtype)
+    return Cases(*(x.astype(dtype) for x in (rho, logit_q, beta)))
 
 
 def edge_cases(dtype: DTypeLike) -> Cases:
@@ -61,8 +65,7 @@ def edge_cases(dtype: DTypeLike) -> Cases:
     size = [tiny, 1e-8, 0.9, 1.1, 17.0, 90.0, 746.0, np.inf]
     logit_q = [0.0, *size, *(-s for s in size)]
     beta = [1e-2, 0.42, 0.44, 2.9, 10.0, 90.0, 690.0, 1e3]  # 0.43 and 3 are where smoothing.py changes its formula
-    grid = np.array(list(product(rho, logit_q, beta)))
-    return _cases(*grid.T, dtype)
+    return Cases(*np.array(list(product(rho, logit_q, beta)), dtype=dtype).T)
 
 
 def all_cases(n: int, dtype: DTypeLike, seed: int) -> Cases:
@@ -73,8 +76,3 @@ def all_cases(n: int, dtype: DTypeLike, seed: int) -> Cases:
 def _one_of(rng: np.random.Generator, *kinds: NDArray[np.floating]) -> NDArray[np.floating]:
     """Each entry from one of the kinds, chosen at random."""
     return np.choose(rng.integers(len(kinds), size=len(kinds[0])), kinds)
-
-
-def _cases(rho: ArrayLike, logit_q: ArrayLike, beta: ArrayLike, dtype: DTypeLike) -> Cases:
-    """Round to the dtype, and keep beta inside its range when rounding would leave it."""
-    return Cases(*(np.asarray(x, dtype=dtype) for x in (rho, logit_q, beta)))

@@ -8,3 +8,7 @@ from typing import Final
 #: divided by what one rounding of each input (rho, logit) and of the output does. 1 would be perfect; a handful of
 #: elementary functions with about one rounding each stay below 4 when no step amplifies an error.
 TRANSFORM_MIXED_ERROR: Final = 4.0
+
+#: A torch twin against the reference, in units of what one rounding of the result and of each input does to the
+#: reference (see ``validation.agreement``): two results within 4 of the truth are within 8 of each other.
+TWIN_MIXED_ERROR: Final = 2 * TRANSFORM_MIXED_ERROR

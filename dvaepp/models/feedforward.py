@@ -72,7 +72,9 @@ class DiscreteVAE(nn.Module):
 
         Shapes   x (B, D), rho (B K, N) -> (B K, N): K draws for each image, rows of one image next to each other.
         """
-        return self._draw(x, lambda logit, group: (rho[:, group] > torch.sigmoid(-logit)).to(x.dtype), len(rho) // len(x))
+        return self._draw(
+            x, lambda logit, group: (rho[:, group] > torch.sigmoid(-logit)).to(x.dtype), len(rho) // len(x)
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """Logits of the pixels (B, D) given latents (B, N) in [0, 1]; the network sees 2 zeta - 1."""

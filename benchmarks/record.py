@@ -1,0 +1,55 @@
+"""Keep what a run measured: ``python benchmarks/record.py RUN`` writes benchmarks/DATE-NAME.json.
+
+The record holds the configuration without paths, versions and device, the validation rows and every evaluation. Numbers are
+copied from the run folder, never typed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dvaepp.atomic import write_text
+from dvaepp.command import run
+from dvaepp.errors import ConfigError
+from dvaepp.run_folder import RunFolder
+
+
+def record(folder: RunFolder) -> dict[str, Any]:
+    """The record of a run that was tested.
+
+    Raises   ConfigError if it was not.
+    """
+    evaluations = [json.loads(path.read_text()) for path in sorted(folder.path.glob("evaluation-K*.json"))]
+    if not evaluations:
+        raise ConfigError(f"{folder.path} has no evaluation yet; run python -m dvaepp.evaluate {folder.path}")
+    config = folder.config().to_dict()
+    config["data"]["data"] = Path(config["data"]["data"]).name  # no paths of one machine
+    del config["data"]["data_dir"]
+    environment = json.loads((folder.path / "environment.json").read_text())
+    del environment["command"]
+    metrics = folder.read_metrics()
+    return {
+        "config": config,
+        "environment": environment,
+        "evaluations": evaluations,
+        "validation": [row for row in metrics if "valid" in row],
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Write the record of the run folder given; returns the exit code."""
+    if len(arguments) != 2:
+        raise ConfigError("give a run folder and a name: python benchmarks/record.py RUN NAME")
+    folder = RunFolder.open(Path(arguments[0]))
+    path = Path(__file__).parent / f"{datetime.now(UTC):%Y-%m-%d}-{arguments[1]}.json"
+    write_text(path, json.dumps(record(folder), indent=2) + "\n")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    run("record", lambda: main(sys.argv[1:]))

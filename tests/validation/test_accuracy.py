@@ -1,0 +1,247 @@
+"""The judge passes the real implementations, sees what it should see, and hides nothing behind its yardstick."""
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis.extra.numpy import from_dtype
+
+from reference.smoothing import OverlappingExponential
+from validation.accuracy import IMPLEMENTATIONS, OUTPUTS, exponential_truth, mixed_errors, reference_inverse_cdf
+from validation.agreement import OPERATIONS, Operation, disagreements
+from validation.cases import Cases, all_cases, edge_cases, random_cases
+from validation.tolerances import TRANSFORM_MIXED_ERROR, TWIN_MIXED_ERROR
+
+DTYPES = [np.float32, np.float64]
+
+
+def judge(outputs, cases):
+    return {
+        name: worst.mixed_error for name, worst in mixed_errors(outputs, cases.rho, cases.logit_q, cases.beta).items()
+    }
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_every_implementation_keeps_the_bound(name, dtype):
+    # The truth costs milliseconds a point and is cached from one name to the next; ``python -m validation`` takes more.
+    thinning = 1 if dtype == np.float64 else 3  # float32 results are float64 results rounded
+    cases = edge_cases(dtype)[::thinning] + random_cases(600, dtype, seed=0)
+    result = IMPLEMENTATIONS[name](cases.rho, cases.logit_q, cases.beta)
+    assert all(output.dtype == dtype for output in result.values())
+    for worst in mixed_errors(result, cases.rho, cases.logit_q, cases.beta).values():
+        assert worst.mixed_error <= TRANSFORM_MIXED_ERROR, str(worst)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_point_hypothesis_finds_keeps_the_bound(dtype):
+    def numbers(low, high):
+        return from_dtype(np.dtype(dtype), min_value=float(dtype(low)), max_value=float(dtype(high)), allow_nan=False)
+
+    @settings(deadline=None, derandomize=True, max_examples=100)
+    @given(numbers(0, 1), numbers(-800, 800), numbers(0.015625, 1e3))
+    @example(dtype(0.5), dtype(0), dtype(1000))
+    def holds(rho, logit_q, beta):
+        point = Cases(*(np.array([x], dtype=dtype) for x in (rho, logit_q, beta)))
+        for name in ("reference", "torch"):
+            result = IMPLEMENTATIONS[name](point.rho, point.logit_q, point.beta)
+            for worst in mixed_errors(result, point.rho, point.logit_q, point.beta).values():
+                assert worst.mixed_error <= TRANSFORM_MIXED_ERROR, f"{name}: {worst}"
+
+    holds()
+
+
+# ---- the yardstick of math.md, by itself: eps (|g| + |rho dg/drho| + |l dg/dl|) -------------------------------------
+
+
+def zeta_by_root_finding(rho, logit_q, beta):
+    """Solve F(zeta) = rho from the CDFs themselves (no quadratic): bisection, then Newton's method."""
+    q, d = 1 / (1 + mpmath.exp(-logit_q)), mpmath.exp(-beta)
+
+    def excess_and_density(x):
+        m, w = mpmath.exp(-beta * x), mpmath.exp(beta * (x - 1))
+        excess = ((1 - q) * (1 - m) + q * (w - d)) / (1 - d) - rho
+        return excess, beta * ((1 - q) * m + q * w) / (1 - d)
+
+    low, high = mpmath.mpf(0), mpmath.mpf(1)
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess_and_density(middle)[0] < 0 else (low, middle)
+    for _ in range(4):  # from an error of 1e-15 to below 1e-90
+        excess, density = excess_and_density(low)
+        low -= excess / density
+    return low
+
+
+def first_order_yardstick(rho, logit_q, beta, eps):
+    """Each output with its own first-order mixed error scale, all derivatives by central differences of the root."""
+    step = mpmath.mpf(10) ** -25
+    point = [mpmath.mpf(rho), mpmath.mpf(logit_q), mpmath.mpf(beta)]
+
+    def zeta(*moves):
+        return zeta_by_root_finding(*(x + m * step for x, m in zip(point, moves, strict=True)))
+
+    def first(i, *at):
+        up, down = list(at), list(at)
+        up[i] += 1
+        down[i] -= 1
+        return (zeta(*up) - zeta(*down)) / (2 * step)
+
+    def second(i, j):
+        up, down = [0, 0, 0], [0, 0, 0]
+        up[j], down[j] = 1, -1
+        return (first(i, *up) - first(i, *down)) / (2 * step)
+
+    sizes = (abs(point[0]), abs(point[1]))
+    result = {}
+    for name, i in zip(OUTPUTS, (None, 1, 0, 2), strict=True):
+        value = zeta(0, 0, 0) if i is None else first(i, 0, 0, 0)
+        slopes = [first(j, 0, 0, 0) if i is None else second(i, j) for j in (0, 1)]
+        scale = abs(value) + sum(size * abs(slope) for size, slope in zip(sizes, slopes, strict=True))
+        result[name] = (value, eps * scale)
+    return result
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_first_order_yardstick_is_kept_at_plain_points(dtype):
+    # The judge moves the inputs literally by one rounding; at plain points that must not be more lenient than the
+    # first-order measure of the design, which is evaluated here by root finding and differences alone.
+    rng = np.random.default_rng(5)
+    n = 8
+    rho = rng.uniform(0, 1, n).astype(dtype)
+    logit_q = np.where(np.arange(n) % 3, rng.normal(0, 3, n), rng.uniform(-150, 150, n)).astype(dtype)
+    beta = np.exp(rng.uniform(np.log(0.01), np.log(316), n)).astype(dtype)
+    eps = float(np.finfo(dtype).eps)
+    results = {name: IMPLEMENTATIONS[name](rho, logit_q, beta) for name in ("reference", "torch")}
+    with mpmath.workdps(90):
+        for i in range(n):
+            point = (float(rho[i]), float(logit_q[i]), float(beta[i]))
+            truth = first_order_yardstick(*point, eps)
+            for output, (expected, scale) in truth.items():
+                floor = float(np.finfo(dtype).smallest_subnormal) + mpmath.mpf(10) ** -35
+                for name, result in results.items():
+                    error = abs(mpmath.mpf(float(result[output][i])) - expected) / (scale + floor)
+                    assert error <= TRANSFORM_MIXED_ERROR, (name, output, point)
+            for output, (expected, change) in exponential_truth(*point, eps).items():
+                assert abs(expected - truth[output][0]) <= mpmath.mpf(10) ** -30 * (1 + abs(expected)), (output, point)
+                literal = eps * abs(expected) + change
+                assert literal <= 1.5 * truth[output][1] + mpmath.mpf(10) ** -35, (output, point)
+
+
+# ---- power: what the judge must see ----------------------------------------------------------------------------------
+
+
+def naive(rho, logit_q, beta):
+    """Eq. (3) as the paper prints it, in the dtype of its inputs."""
+    with np.errstate(all="ignore"):
+        q = 1 / (1 + np.exp(-logit_q))
+        b = (rho + np.exp(-beta) * (q - rho)) / (1 - q) - 1
+        c = -(q * np.exp(-beta)) / (1 - q)
+        return {"zeta": -np.log((-b + np.sqrt(b * b - 4 * c)) / 2) / beta}
+
+
+def plain_cases(dtype, n=100):
+    rng = np.random.default_rng(3)
+    logit_q = rng.normal(size=n) * (np.arange(n) % 2)
+    return Cases(*(x.astype(dtype) for x in (rng.uniform(0.05, 0.95, n), logit_q, rng.uniform(2, 20, n))))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_naive_form_is_caught(dtype):
+    cases = random_cases(60, dtype, seed=2)
+    assert judge(naive(cases.rho, cases.logit_q, cases.beta), cases)["zeta"] == np.inf
+    plain = plain_cases(np.float64)  # no strawman: the same formula is right where it does not cancel
+    right = reference_inverse_cdf(plain.rho, plain.logit_q, plain.beta)["zeta"]
+    np.testing.assert_allclose(naive(plain.rho, plain.logit_q, plain.beta)["zeta"], right, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda rho, logit_q, beta: reference_inverse_cdf(rho, logit_q, beta / 2),
+        lambda rho, logit_q, beta: reference_inverse_cdf(rho, -logit_q, beta),
+        lambda rho, logit_q, beta: reference_inverse_cdf(1 - rho, logit_q, beta),
+    ],
+    ids=["half of beta", "sign of the logit", "mirrored noise"],
+)
+def test_a_wrong_argument_is_caught_in_every_output(mistake, dtype):
+    cases = plain_cases(dtype)
+    assert min(judge(mistake(cases.rho, cases.logit_q, cases.beta), cases).values()) > 100
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_small_and_large_mistakes_of_one_output_are_caught(output, dtype):
+    cases = plain_cases(dtype)
+    right = reference_inverse_cdf(cases.rho, cases.logit_q, cases.beta)
+    # 1e-6 is 8 roundings of a float32, and less where the result is ill-conditioned: hence the worst of many points.
+    for factor in (dtype(1 + 1e-6), dtype(-1), dtype(np.nan), dtype(np.inf)):
+        errors = judge({**right, output: right[output] * factor}, cases)
+        assert errors.pop(output) > TRANSFORM_MIXED_ERROR, factor
+        assert max(errors.values()) <= TRANSFORM_MIXED_ERROR
+
+
+@pytest.mark.parametrize("rho", [1e-310, 1e-200, 1e-61])
+def test_the_truth_has_digits_for_tiny_noise(rho):
+    # Near zero zeta = rho / f(0), with f(0) = beta (p + q d)/(1 - d); the next term is smaller by rho.
+    q, d = 1 / (1 + np.exp(-0.7)), np.exp(-3.0)
+    value, _ = exponential_truth(rho, 0.7, 3.0, 2.0**-52)["zeta"]
+    assert float(value / mpmath.mpf(rho)) == pytest.approx((1 - d) / (3 * (1 - q + q * d)), rel=1e-14)
+
+
+def test_zero_noise_has_an_exact_truth():
+    assert exponential_truth(0.0, -1e-8, 90.0, 2.0**-52)["zeta"] == (0, 0)
+
+
+# ---- cases and agreement --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cases_are_seeded_and_lie_in_the_domain(dtype):
+    cases = all_cases(500, dtype, seed=4)
+    again, other = all_cases(500, dtype, seed=4), all_cases(500, dtype, seed=5)
+    assert len(cases) == len(edge_cases(dtype)) + 500
+    for name in ("rho", "logit_q", "beta"):
+        values = getattr(cases, name)
+        assert values.dtype == dtype
+        np.testing.assert_array_equal(values, getattr(again, name))
+        assert not np.array_equal(values, getattr(other, name))
+    assert cases.rho.min() == 0
+    assert cases.rho.max() == 1
+    assert np.isinf(cases.logit_q).any()
+    assert cases.beta.min() >= dtype(0.01)
+    assert cases.beta.max() <= dtype(1000)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_twins_agree_with_the_reference(name, dtype):
+    for worst in disagreements(OPERATIONS[name], all_cases(20_000, dtype, seed=1)).values():
+        assert worst.mixed_error <= TWIN_MIXED_ERROR, worst
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_twin_that_is_off_by_a_millionth_disagrees(name, dtype):
+    operation = OPERATIONS[name]
+
+    def twin(*inputs):
+        return {output: value * dtype(1 + 3e-6) for output, value in operation.twin(*inputs).items()}
+
+    off = Operation(operation.reference, twin, operation.first, operation.comparable)
+    assert min(x.mixed_error for x in disagreements(off, plain_cases(dtype)).values()) > TWIN_MIXED_ERROR
+
+
+def test_a_twin_that_returns_nan_disagrees():
+    operation = OPERATIONS["nu"]
+    off = Operation(operation.reference, lambda *inputs: {"nu": np.full(100, np.nan)}, operation.first)
+    worst = disagreements(off, plain_cases(np.float64))["nu"]
+    assert worst.mixed_error == np.inf
+    assert worst.where.startswith("zeta=")
+
+
+def test_the_judge_takes_the_reference_as_it_is():
+    cases = plain_cases(np.float64)
+    result = OverlappingExponential(cases.beta).inverse_cdf_with_derivatives(cases.rho, cases.logit_q)
+    assert set(judge(result, cases)) == set(OUTPUTS)
