@@ -1,7 +1,7 @@
-"""Keep what a run measured: ``python benchmarks/record.py RUN`` writes benchmarks/DATE-NAME.json.
+"""Keep what a run measured: ``python benchmarks/record.py RUN NAME`` writes benchmarks/DATE-NAME.json.
 
-The record holds the configuration without paths, versions and device, the validation rows and every evaluation. Numbers are
-copied from the run folder, never typed.
+The record holds the configuration without paths, versions and device, the validation rows and every evaluation. Numbers
+are copied from the run folder, never typed.
 """
 
 from __future__ import annotations

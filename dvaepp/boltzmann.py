@@ -56,8 +56,8 @@ class RBM(nn.Module):
 def cross_entropy(rbm: RBM, mu: Tensor, nu: Tensor, n_groups: int) -> Tensor:
     """E[E(z)] under a hierarchical posterior for one draw of zeta, (B, N1 + N2) -> (B,) nats.
 
-    See ``reference.boltzmann_kl.cross_entropy``. Couplings between groups use nu of the earlier unit, couplings inside a
-    group (only one group, or the middle one of an odd number, has any) use mu.
+    See ``reference.boltzmann_kl.cross_entropy``. Couplings between groups use nu of the earlier unit, couplings inside
+    a group (only one group, or the middle one of an odd number, has any) use mu.
     """
     n1 = rbm.n1
     mu1, mu2, nu1 = mu[:, :n1], mu[:, n1:], nu[:, :n1]

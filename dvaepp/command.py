@@ -35,16 +35,15 @@ def parse(command: type[T], arguments: Sequence[str], prog: str, default: T | No
     printed = io.StringIO()
     try:
         # tyro draws boxes as wide as the terminal: a very wide one keeps each message on one line
-        with contextlib.redirect_stderr(printed), mock.patch.dict(os.environ, {"COLUMNS": "1000"}):
-            with _help_as_wide_as_the_terminal(arguments):
-                parsed, rest = tyro.cli(
-                    command,
-                    args=list(arguments),
-                    prog=prog,
-                    default=default,
-                    return_unknown_args=True,
-                    config=(tyro.conf.FlagCreatePairsOff,),
-                )
+        with contextlib.redirect_stderr(printed), _width("" if {"-h", "--help"} & set(arguments) else "1000"):
+            parsed, rest = tyro.cli(
+                command,
+                args=list(arguments),
+                prog=prog,
+                default=default,
+                return_unknown_args=True,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -58,14 +57,9 @@ def parse(command: type[T], arguments: Sequence[str], prog: str, default: T | No
     return cast(T, parsed)
 
 
-@contextlib.contextmanager
-def _help_as_wide_as_the_terminal(arguments: Sequence[str]) -> Any:
-    if {"-h", "--help"} & set(arguments):
-        with mock.patch.dict(os.environ):
-            os.environ.pop("COLUMNS", None)
-            yield
-    else:
-        yield
+def _width(columns: str) -> contextlib.AbstractContextManager[object]:
+    """The terminal's width as told to tyro; nothing said leaves it as it is."""
+    return mock.patch.dict(os.environ, {"COLUMNS": columns}) if columns else contextlib.nullcontext()
 
 
 def _first_message(box: str) -> str:
@@ -106,8 +100,11 @@ def run(prog: str, main: Callable[[], int]) -> None:
         where = f" ({error.filename})" if error.filename else ""
         print(f"{prog}: error: {error.strerror or error}{where}", file=sys.stderr)
         code = BAD_INPUT
-    except torch.OutOfMemoryError as error:
-        print(f"{prog}: error: the device ran out of memory: {str(error).splitlines()[0]}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "memory" in str(error)):
+            raise
+        # torch's CPU allocator raises a plain RuntimeError; its first line names the size that did not fit
+        print(f"{prog}: error: out of memory: {(str(error) or 'allocation failed').splitlines()[0]}", file=sys.stderr)
         code = BAD_INPUT
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)

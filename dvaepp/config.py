@@ -229,14 +229,14 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 def _positive(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if not (value > 0 and math.isfinite(value)):
+        if not (value > 0 and value < math.inf):
             raise ConfigError(f"{name} must be positive; got {value}")
 
 
 def _not_negative(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if not (value >= 0 and math.isfinite(value)):
+        if not (value >= 0 and value < math.inf):
             raise ConfigError(f"{name} must not be negative; got {value}")
 
 

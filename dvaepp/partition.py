@@ -34,7 +34,7 @@ class Base:
     @classmethod
     def fitted(cls, means: Tensor, n1: int, clip: float = 0.01) -> Base:
         """Base whose units have the given means (N1 + N2,); see ``reference.partition.fitted_base``."""
-        biases = torch.logit(means.to(torch.float32).clamp(clip, 1 - clip))
+        biases = torch.logit(means.clamp(clip, 1 - clip))
         return cls(biases[:n1], biases[n1:])
 
     @property

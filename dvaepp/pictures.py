@@ -111,8 +111,7 @@ def save_learning_curves(path: Path, rows: list[dict[str, Any]]) -> None:
             axes.plot(
                 [row["step"] for row in valid], bound, "s-", markersize=3, linewidth=1, label="-log p, validation"
             )
-        if key != "log_partition":
-            _focus(axes, [sign * row["valid"][key or "reconstruction"] for row in valid])
+        _focus(axes)
         axes.set_title(label, fontsize=9)
         axes.set_xlabel("iteration", fontsize=8)
         axes.tick_params(labelsize=8)
@@ -121,13 +120,13 @@ def save_learning_curves(path: Path, rows: list[dict[str, Any]]) -> None:
     _save(figure, path)
 
 
-def _focus(axes: Any, values: list[float]) -> None:
-    """Let the late, small differences fill the panel: the first iterations are far outside."""
-    settled = values[len(values) // 4 :]
+def _focus(axes: Any) -> None:
+    """Let the late, small differences fill the panel: the first fifth of the run is far outside."""
+    settled = [value for line in axes.lines for value in list(line.get_ydata())[len(line.get_ydata()) // 5 :]]
     if settled:
         low, high = min(settled), max(settled)
-        margin = max(high - low, 1.0)
-        axes.set_ylim(low - 0.6 * margin, high + 1.2 * margin)
+        margin = 0.08 * max(high - low, 1.0)
+        axes.set_ylim(low - margin, high + margin)
 
 
 def save_prior(path: Path, model: DiscreteVAE) -> None:

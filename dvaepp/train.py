@@ -78,7 +78,14 @@ def main(arguments: Sequence[str]) -> int:
         f"{len(dataset.train)} training, {len(dataset.valid)} validation, {len(dataset.test)} test images; "
         f"{device_name(device)}; Gibbs by torch; run folder {folder.path}"
     )
-    if not trainer.finished and not _train(trainer, folder, out):
+    try:
+        done = trainer.finished or _train(trainer, folder, out)
+    except OSError as error:
+        raise RunError(
+            f"cannot write to {folder.path}: {error.strerror or error}; the last checkpoint is kept: make room and go "
+            f"on with --resume {folder.path}"
+        ) from error
+    if not done:
         out.print(f"interrupted after iteration {trainer.step}, saved; go on with:")
         out.print(f"  python -m dvaepp.train --resume {folder.path}")
         return INTERRUPTED
@@ -214,22 +221,17 @@ def _validate(trainer: Trainer, folder: RunFolder, writer: Any, out: Console) ->
     better = trainer.save_best(folder, validation)
     _record(folder, writer, trainer, "valid", asdict(validation))
     out.print(
-        f"iteration {trainer.step:>7}  validation -log p {-validation.log_marginal:8.3f}  -ELBO {-validation.elbo:8.3f}  "
-        f"KL {validation.kl:7.3f}  log Z {validation.log_partition:8.3f} ± {validation.log_partition_se:.3f}  "
+        f"iteration {trainer.step:>7}  validation -log p {-validation.log_marginal:8.3f}  "
+        f"-ELBO {-validation.elbo:8.3f}  KL {validation.kl:7.3f}  "
+        f"log Z {validation.log_partition:8.3f} ± {validation.log_partition_se:.3f}  "
         f"{trainer.seconds:6.0f} s{'  best' if better else ''}"
     )
 
 
 def _record(folder: RunFolder, writer: Any, trainer: Trainer, kind: str, values: dict[str, float]) -> None:
-    try:
-        folder.append_metrics({"step": trainer.step, "seconds": round(trainer.seconds, 3), kind: values})
-        for name, value in values.items():
-            writer.add_scalar(f"{kind}/{name}", value, trainer.step)
-    except OSError as error:
-        raise RunError(
-            f"cannot write metrics to {folder.path}: {error.strerror or error}; the last checkpoint is kept: make room "
-            f"and go on with --resume {folder.path}"
-        ) from error
+    folder.append_metrics({"step": trainer.step, "seconds": round(trainer.seconds, 3), kind: values})
+    for name, value in values.items():
+        writer.add_scalar(f"{kind}/{name}", value, trainer.step)
 
 
 def _finish(trainer: Trainer, folder: RunFolder, dataset: Any, out: Console) -> int:

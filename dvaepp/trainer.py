@@ -25,9 +25,10 @@ from dvaepp.smoothing import OverlappingExponential
 
 _TERMS = ("log_likelihood", "entropy", "cross_entropy", "log_partition_surrogate")
 
-#: Quick annealing for validation: enough to rank checkpoints; the final test uses the configured bracket.
-_VALIDATION_TEMPERATURES = 300
-_VALIDATION_CHAINS = 256
+#: Temperatures and chains of annealing for the rows of training terms, and for validation, where it must be good enough
+#: to rank checkpoints; the final test uses the configured bracket.
+_QUICK = (100, 128)
+_VALIDATION = (300, 256)
 #: Images whose posterior means set the base of annealing.
 BASE_IMAGES = 2000
 #: Iterations between looks for non-finite terms where looking means waiting for the device.
@@ -67,8 +68,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.best: dict[str, Any] | None = None
-        self._log_partition = torch.tensor(config.model.latents * np.log(2.0), dtype=torch.float64, device=device)
-        self._sums = torch.zeros(len(_TERMS) + 1, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(len(_TERMS), dtype=torch.float64, device=device)
         self._count = 0
         self._first_bad = torch.full((len(_TERMS),), -1, dtype=torch.int64, device=device)
 
@@ -90,7 +90,6 @@ class Trainer:
         self.chains.run(prior, self.config.prior.sweeps, self.generator)
         terms = objective.terms(self.model, x, rho, self.smoothing, self.chains.z1, self.chains.z2)
         with torch.no_grad():
-            energy_before = prior.energy(self.chains.z1, self.chains.z2)
             values = torch.stack([terms.named()[name].detach() for name in _TERMS]).double()
             bad = ~values.isfinite() & (self._first_bad < 0)
             self._first_bad[bad] = self.step + 1
@@ -99,12 +98,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         terms.loss(optimisation.kl_weight_at(self.step)).backward()
         self.optimiser.step()
-        with torch.no_grad():
-            # Z(new)/Z(old) = E_old[e^{E_old - E_new}]: follows log Z between the validations, which anchor it anew
-            change = (energy_before - prior.energy(self.chains.z1, self.chains.z2)).double()
-            self._log_partition += torch.logsumexp(change, 0) - np.log(len(change))
-            self._sums[:-1] += values
-            self._sums[-1] += self._log_partition
+        self._sums += values
         self._count += 1
         self.step += 1
 
@@ -122,20 +116,30 @@ class Trainer:
                 raise NonFiniteError(f"the weights {name} became NaN or infinite at iteration {self.step}")
 
     def drain_terms(self) -> dict[str, float]:
-        """Means of the training terms since the last call, with log Z as tracked along the way."""
+        """Means of the training terms since the last call, in nats, with log Z by quick annealing at their end.
+
+        While the terms are averaged the energy's level moves, and log Z with it. What hardly moves is the prior's
+        entropy, log Z + E_p[E]; so KL = (cross_entropy - E_p[E]) - entropy + prior's entropy, the bracket averaged and
+        the prior's entropy taken at the end. E_p[E] is the mean over the persistent chains.
+        """
         self.check_finite()
-        means = (self._sums / max(1, self._count)).tolist()
+        log_likelihood, entropy, cross_entropy, surrogate = (self._sums / max(1, self._count)).tolist()
         self._sums.zero_()
         self._count = 0
-        log_likelihood, entropy, cross_entropy, _, log_partition = means
-        kl = log_partition - entropy + cross_entropy
+        prior, chains = self.model.prior, self.chains
+        base = Base.fitted(torch.cat([chains.z1.mean(0), chains.z2.mean(0)]), prior.n1)
+        noise = generator(self.device, self.config.seed, f"log Z at {self.step}")
+        log_z = forward_estimate(prior, base, *_QUICK, noise).log_partition
+        with torch.no_grad():
+            prior_entropy = log_z - float(objective.log_partition_surrogate(prior, chains.z1, chains.z2))
+        kl = cross_entropy + surrogate - entropy + prior_entropy
         return {
             "elbo": log_likelihood - kl,
             "log_likelihood": log_likelihood,
             "kl": kl,
             "entropy": entropy,
             "cross_entropy": cross_entropy,
-            "log_partition": log_partition,
+            "log_partition": log_z,
             "kl_weight": self.config.optimisation.kl_weight_at(self.step),
             "learning_rate": self.config.optimisation.learning_rate_at(self.step),
         }
@@ -147,10 +151,9 @@ class Trainer:
         prior = self.model.prior
         means = posterior_means(self.model, self.valid[:BASE_IMAGES], noise).mean(0)
         base = Base.fitted(means, prior.n1)
-        log_z = forward_estimate(prior, base, _VALIDATION_TEMPERATURES, _VALIDATION_CHAINS, noise)
+        log_z = forward_estimate(prior, base, *_VALIDATION, noise)
         result = likelihood_of_all(self.model, self.valid, self.config.evaluation.valid_importance, noise)
         self.model.train()
-        self._log_partition.fill_(log_z.log_partition)
         elbo = float(result.log_weight.mean()) - log_z.log_partition
         reconstruction = float(result.reconstruction.mean())
         validation = Validation(
@@ -179,7 +182,6 @@ class Trainer:
             **optimiser_tensors(self.optimiser, "optimiser."),
             "generator": self.generator.get_state(),
             "sums": self._sums,
-            "log_partition": self._log_partition,
         }
         facts = {
             "step": self.step,
@@ -206,7 +208,6 @@ class Trainer:
         else:
             self.generator = generator(self.device, self.config.seed, f"training from {facts['step']}")
         self._sums.copy_(tensors["sums"])
-        self._log_partition.copy_(tensors["log_partition"])
         self._count, self.step = facts["count"], facts["step"]
         self.seconds, self.best = facts["seconds"], facts["best"]
 

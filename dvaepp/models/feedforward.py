@@ -22,7 +22,7 @@ from reference.boltzmann_kl import group_slices
 
 
 class Posterior(NamedTuple):
-    """A draw from q(zeta|x) or q(z|x): latents (B, N), smoothed or binary, and the logits they were drawn with (B, N)."""
+    """A draw from q(zeta|x) or q(z|x): latents (B, N), smoothed or binary, and the logits (B, N) they came from."""
 
     latents: Tensor
     logit_q: Tensor

@@ -1,7 +1,7 @@
 """The three commands as a user runs them, judged by exit code, files and words.
 
-What depends on signals, limits or the interpreter's end runs in a process of its own; bad input is tried in this one, by
-the same entry, because a process costs seconds.
+What depends on signals, limits or the interpreter's end runs in a process of its own; bad input is tried in this one,
+by the same entry, because a process costs seconds.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def evaluation(run: Path, n_importance: int = 4) -> dict:
     return record
 
 
-# ---- what a run leaves behind -------------------------------------------------------------------------------------------
+# ---- what a run leaves behind ------------------------------------------------
 
 
 def test_a_run_leaves_what_the_readme_says(finished: Path) -> None:
@@ -152,7 +152,7 @@ def test_training_learns(finished: Path) -> None:
 
 
 def test_the_reported_likelihood_is_the_exact_one(finished: Path) -> None:
-    """12 latents can be enumerated: log p(x) = log sum_z p(z) p(x|z), by NumPy, must meet the record within 4 errors."""
+    """12 latents can be enumerated: log p(x) = log sum_z p(z) p(x|z) by NumPy is what the record must say."""
     import torch
 
     from dvaepp.evaluate import load_data
@@ -207,7 +207,7 @@ def test_sample_writes_picture_and_numbers(finished: Path, tmp_path: Path) -> No
         assert ((numbers["means"] > 0) & (numbers["means"] < 1)).all()
 
 
-# ---- interrupted and resumed ---------------------------------------------------------------------------------------------
+# ---- interrupted and resumed ------------------------------------------------
 
 
 def start(run: Path, images: Path) -> subprocess.Popen[str]:
@@ -272,7 +272,7 @@ def test_resume_of_a_finished_run_tests_it_again(finished: Path) -> None:
     assert (metrics(finished), evaluation(finished)) == before
 
 
-# ---- bad input: one line, exit code 2, nothing written --------------------------------------------------------------------
+# ---- bad input: one line, exit code 2, nothing written ------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_disk_full_later_keeps_the_last_checkpoint(tmp_path: Path, images: Path)
 
     long = [*SMALL, "--log-every", "1", "--iterations", "4000", "--validate-every", "4000"]
     result = train(*long, "--data", images, "--batch-size", 20, "--out", run, preexec_fn=limit)
-    refused(result, "cannot write metrics", "--resume")
+    refused(result, "cannot write to", "the last checkpoint is kept", "--resume")
     _, facts = load(run / "checkpoint.safetensors")
     assert facts["step"] >= 0
 
