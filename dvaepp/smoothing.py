@@ -2,14 +2,13 @@
 
 The inverse CDF carries its derivatives itself (automatic differentiation of a quadratic's root divides by quantities
 that vanish). It is evaluated in float64 and rounded once, which makes float32 results exact to their last digit at
-little cost: a batch has some 10^4 latent units, and the sharpness, usually a number, decides most branches before any
-tensor is touched. Double differentiation is refused.
+little cost: a batch has some 10^4 latent units, and the branches that only the last digits of a float64 result need are
+left out. Double differentiation is refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,6 @@ import torch
 from torch import Tensor
 
 from dvaepp.errors import ConfigError
-
-_FLAT = 0.35  # see reference.smoothing
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class _InverseCDF(torch.autograd.Function):
         needs_rho, needs_logit_q, needs_beta = ctx.needs_input_grad
         derivatives = (
             _dzeta_drho(root, sharpness) if needs_rho else None,
-            _dzeta_dlogit_q(root, r, logit, sharpness) if needs_logit_q else None,
+            _dzeta_dlogit_q(root, r, sharpness) if needs_logit_q else None,
             _dzeta_dbeta(root, logit, sharpness) if needs_beta else None,
         )
         ctx.save_for_backward(*(None if x is None else _rounded(x, dtype) for x in derivatives))
@@ -115,7 +112,7 @@ class _Sharpness:
     d: Any  # e^{-beta}
     sqrt_d: Any
     one_minus_d: Any
-    nearly_uniform: bool | Tensor
+    careful: bool  # whether float64 results are due; float32 ones can do with fewer cases, evaluated in float64
     may_underflow: bool  # whether S may, which takes beta > 700 as long as q is a normal number
 
     @classmethod
@@ -123,17 +120,9 @@ class _Sharpness:
         """Round to the dtype of the arguments, as a float32 caller's beta = 0.1 is the float32 nearest to 0.1."""
         if isinstance(beta, Tensor):
             b = beta.to(dtype).to(torch.float64)
-            one_minus_d = -torch.expm1(-b)
-            return cls(b, torch.exp(-b), torch.exp(-b / 2), one_minus_d, one_minus_d < _FLAT, True)
+            return cls(b, torch.exp(-b), torch.exp(-b / 2), -torch.expm1(-b), dtype == torch.float64, True)
         x = torch.tensor(beta, dtype=dtype).item()
-        return cls(x, math.exp(-x), math.exp(-x / 2), -math.expm1(-x), -math.expm1(-x) < _FLAT, x > 700)
-
-
-def _either(condition: bool | Tensor, yes: Callable[[], Tensor], no: Callable[[], Tensor]) -> Tensor:
-    """torch.where that computes one side only if the condition is the same for all entries."""
-    if isinstance(condition, Tensor):
-        return torch.where(condition, yes(), no())
-    return yes() if condition else no()
+        return cls(x, math.exp(-x), math.exp(-x / 2), -math.expm1(-x), dtype == torch.float64, x > 700)
 
 
 @dataclass(frozen=True)
@@ -150,6 +139,35 @@ class _Root:
     B: Tensor
     X: Tensor
     sqrt_pq: Tensor
+    central: _Central | None
+
+
+@dataclass(frozen=True)
+class _Central:
+    """What ``reference.smoothing._root`` does otherwise for central logits; right where ``mask`` is."""
+
+    mask: Tensor
+    q_minus_p: Tensor
+    B: Tensor
+    X: Tensor
+    four_pq: Tensor
+    S_squared: Tensor
+
+
+def _central(rho: Tensor, size: Tensor, mirrored: Tensor, s: _Sharpness) -> _Central:
+    """See ``reference.smoothing._root``, idea 4."""
+    q_minus_p = -torch.tanh(size / 2)
+    u = torch.where(mirrored, 1 - 2 * rho, 2 * rho - 1)
+    B = (u * s.one_minus_d + q_minus_p * (1 + s.d)) / 2
+    four_pq = 1 - q_minus_p * q_minus_p
+    return _Central(
+        mask=(q_minus_p > -0.5) & (s.beta < 600),
+        q_minus_p=q_minus_p,
+        B=B,
+        X=(u - q_minus_p) / 2 * s.one_minus_d,
+        four_pq=four_pq,
+        S_squared=B * B + four_pq * s.d,
+    )
 
 
 def _root(rho: Tensor, logit_q: Tensor, sharpness: _Sharpness) -> _Root:
@@ -165,17 +183,18 @@ def _root(rho: Tensor, logit_q: Tensor, sharpness: _Sharpness) -> _Root:
     complement = 1 - rho
     below, above = torch.where(mirrored, complement, rho), torch.where(mirrored, rho, complement)
 
-    R, R_mirror, X = below * one_minus_d, above * one_minus_d, (below - q) * one_minus_d
-    p_d = p * s.d
+    R_mirror, p_d = above * one_minus_d, p * s.d
     B = q - R_mirror - p_d
-    S = _either(
-        s.nearly_uniform,
-        lambda: _nearly_uniform(X, sqrt_pq, -torch.tanh(size / 2), one_minus_d)[1].clamp_min(0.25).sqrt(),
-        lambda: torch.hypot(B, sqrt_pq * (2 * s.sqrt_d)),
-    )
-
-    sum0 = _either(s.nearly_uniform, lambda: 1 + X, lambda: p + R + q * s.d).add_(S)
-    sum1 = _either(s.nearly_uniform, lambda: 1 - X, lambda: q + R_mirror + p_d).add_(S)
+    X = (below - q) * one_minus_d
+    S = torch.hypot(B, sqrt_pq * (2 * s.sqrt_d))
+    sum1 = q + R_mirror + p_d
+    central = None
+    if s.careful:
+        central = _central(rho, size, mirrored, s)
+        B, X = torch.where(central.mask, central.B, B), torch.where(central.mask, central.X, X)
+        S = torch.where(central.mask, central.S_squared.sqrt(), S)
+        sum1 = torch.where(X > 0.5, sum1, 1 - X)
+    sum0, sum1 = (1 + X).add_(S), sum1.add_(S)
     v0 = (below / sum0).mul_(2 * one_minus_d / beta)
     v1 = (above / sum1.clamp_min_(tiny)).mul_(2 * one_minus_d / beta)
 
@@ -189,15 +208,11 @@ def _root(rho: Tensor, logit_q: Tensor, sharpness: _Sharpness) -> _Root:
     between = torch.log(e).neg_()
     if s.may_underflow:
         between = torch.where(y == 0, (beta - size) / 2, between)
-    nearer = torch.where(n < 0.5, v * (torch.log1p(-n) / -n), (between / beta).clamp_(0, 1))
+    nearer = torch.where(n < 0.5, torch.log1p(-n) / -beta, (between / beta).clamp_(0, 1))
+    if s.careful:
+        nearer = torch.where(n <= tiny, v, nearer)
     zeta = torch.where(left ^ mirrored, nearer, 1 - nearer)
-    return _Root(zeta, mirrored, left, nearer, v0, v1, S, B, X, sqrt_pq)
-
-
-def _nearly_uniform(X: Tensor, sqrt_pq: Tensor, q_minus_p: Tensor, one_minus_d: Any) -> tuple[Tensor, Tensor]:
-    """See ``reference.smoothing._nearly_uniform``."""
-    c = torch.where(q_minus_p > -0.5, 1 - q_minus_p * q_minus_p, 4 * sqrt_pq * sqrt_pq) * one_minus_d
-    return c, 1 - (c - X * (X + 2 * q_minus_p))
+    return _Root(zeta, mirrored, left, nearer, v0, v1, S, B, X, sqrt_pq, central)
 
 
 def _dzeta_drho(root: _Root, sharpness: _Sharpness) -> Tensor:
@@ -205,22 +220,17 @@ def _dzeta_drho(root: _Root, sharpness: _Sharpness) -> Tensor:
     return sharpness.one_minus_d / (sharpness.beta * slope)
 
 
-def _dzeta_dlogit_q(root: _Root, rho: Tensor, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
+def _dzeta_dlogit_q(root: _Root, rho: Tensor, sharpness: _Sharpness) -> Tensor:
     """See ``reference.smoothing.OverlappingExponential.inverse_cdf_with_derivatives``."""
     slope = root.S.clamp_min(torch.finfo(torch.float64).tiny)
-    beta, one_minus_d, sqrt_pq = sharpness.beta, sharpness.one_minus_d, root.sqrt_pq
-
-    def small() -> Tensor:
-        q_minus_p = -torch.tanh(logit_q.abs() / 2)
-        c, S_squared = _nearly_uniform(root.X, sqrt_pq, q_minus_p, one_minus_d)
-        weight = c * (one_minus_d / (2 * beta)) / (S_squared + slope * (1 + (root.X * q_minus_p - c / 2)))
-        return rho * (1 - rho) * weight
-
-    return _either(
-        sharpness.nearly_uniform,
-        small,
-        lambda: (sqrt_pq / slope * root.v0) * ((beta * root.v1).clamp_max(1) * sqrt_pq),
-    )
+    beta, one_minus_d, central = sharpness.beta, sharpness.one_minus_d, root.central
+    n1 = (beta * root.v1).clamp_max(1)
+    result = (root.sqrt_pq / slope * root.v0) * (n1 * root.sqrt_pq)
+    if central is None:
+        return result
+    c = central.four_pq * one_minus_d
+    weight = c * (one_minus_d / (2 * beta)) / (central.S_squared + slope * (1 + (root.X * central.q_minus_p - c / 2)))
+    return torch.where(central.mask, rho * (1 - rho) * weight, result)
 
 
 def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
@@ -234,11 +244,11 @@ def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
     S = root.S.clamp_min(tiny)
 
     q_minus_p = -torch.tanh(logit_q.abs() / 2)
-    small = (beta < 3) & (q_minus_p > -0.46)
-    a_small, t_small = a.clamp_max(3), t.clamp_max(3)
+    small = ((q_minus_p > -0.46) & (beta < 6)) | (beta < 3)
+    a_small, t_small = a.clamp_max(6), t.clamp_max(6)
     difference = _sinh_term(t_small) - _sinh_term(a_small)
     total = _cosh_term(t_small) + _cosh_term(a_small)
-    near = sharpness.d * (difference - q_minus_p * total) / (2 * S)
+    near = (q_minus_p * total - difference) / (2 * S * torch.expm1(beta.clamp_max(6)))
 
     y = (root.B.abs() + S).clamp_min(tiny)
     overlap = root.sqrt_pq * sharpness.sqrt_d
@@ -251,7 +261,7 @@ def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
     g_a, g_t = _linear_excess(a, n0), _linear_excess(t, n1)
     h_a, h_t = _quadratic_excess(a, n0, g_a), _quadratic_excess(t, n1, g_t)
     far = complement * (h_t + torch.exp(-t) * g_a) - posterior * (h_a + torch.exp(-a) * g_t)
-    result = x0 * (x1 * (torch.where(small, near, far) / -sharpness.one_minus_d))
+    result = x0 * (x1 * torch.where(small, near, far / -sharpness.one_minus_d))
     return torch.where(root.mirrored, -result, result)
 
 
@@ -270,7 +280,7 @@ def _quadratic_excess(x: Tensor, n: Tensor, linear_excess: Tensor) -> Tensor:
 def _sinh_term(x: Tensor) -> Tensor:
     square = x * x
     series = torch.zeros_like(x)
-    for k in range(15, 0, -1):
+    for k in range(22, 0, -1):
         series = square * (2 / math.factorial(2 * k + 1) + series)
     return series
 

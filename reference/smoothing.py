@@ -179,18 +179,14 @@ class OverlappingExponential:
         root = _root(noise, logit, beta)
         slope = np.maximum(root.S, np.finfo(np.float64).tiny)
         one_minus_d = -np.expm1(-beta)
-        # p q n0 n1/(beta S). For small beta it collapses to one quotient with fewer roundings, because there n0 n1 =
-        # 2 rho (1-rho) (1-d)^2 / (1 + S + X (q-p) - c/2), c = 4 p q (1-d); for large beta the factors are kept, in an
-        # order in which no partial product underflows before the result does.
-        c, S_squared = _nearly_uniform(root.X, root.sqrt_pq, root.q_minus_p, one_minus_d)
+        # p q n0 n1/(beta S). For central logits it collapses to one quotient with fewer roundings, because n0 n1 =
+        # 2 rho (1-rho) (1-d)^2 / (1 + S + X (q-p) - c/2), c = 4 p q (1-d); elsewhere the factors are kept, in an order
+        # in which no partial product underflows before the result does.
+        c = root.four_pq * one_minus_d
         with np.errstate(divide="ignore", invalid="ignore"):  # branch not taken
-            weight = c * (one_minus_d / (2 * beta)) / (S_squared + slope * (1 + (root.X * root.q_minus_p - c / 2)))
-            small = noise * (1 - noise) * weight
-        dzeta_dlogit_q = np.where(
-            one_minus_d < _FLAT,
-            small,
-            (root.sqrt_pq / slope * root.v0) * (root.n1 * root.sqrt_pq),
-        )
+            weight = c * (one_minus_d / (2 * beta)) / (root.S_squared + slope * (1 + (root.X * root.q_minus_p - c / 2)))
+            quotient = noise * (1 - noise) * weight
+        dzeta_dlogit_q = np.where(root.central, quotient, (root.sqrt_pq / slope * root.v0) * (root.n1 * root.sqrt_pq))
         return InverseCDF(
             zeta=_rounded(root.zeta, dtype),
             dzeta_dlogit_q=_rounded(dzeta_dlogit_q, dtype),
@@ -215,10 +211,6 @@ class OverlappingExponential:
             elif name == "logit_q":
                 check_not_nan(name, array)
         return (*arrays.values(), beta, dtype)
-
-
-#: Below this value of 1 - e^{-beta} the two exponentials are so flat that everything is a small correction to 1.
-_FLAT = 0.35
 
 
 def _rounded(result: Array, dtype: np.dtype[Any]) -> Array:
@@ -249,6 +241,9 @@ class _Root:
     X: Array  # (rho - q) (1 - e^{-beta})
     sqrt_pq: Array
     q_minus_p: Array
+    central: Array  # |l| < 1.1 and d a normal number; there
+    four_pq: Array  # 4 p q, and
+    S_squared: Array  # S^2, with fewer roundings
 
 
 def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
@@ -257,14 +252,15 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
     Five ideas (each cures a failure of the naive root):
 
     1. Mirror symmetry: l -> -l, rho -> 1 - rho, zeta -> 1 - zeta leaves the problem as it is. So solve it for l <= 0,
-       p >= q, and there B = q - (1-rho)(1-d) - p d subtracts no numbers larger than its own error may be.
+       p >= q, where B = q - (1-rho)(1-d) - p d: near B = 0, where its error counts, no term exceeds the small q.
     2. Near the ends, from sums of positive terms only, so that x0 = zeta and x1 = 1 - zeta keep full relative accuracy:
-       n0 = 2R / (p + R + q d + S) and n1 = 2R' / (q + R' + p d + S), R = rho (1-d), R' = (1-rho)(1-d).
+       n0 = 2R / (p + R + q d + S) and n1 = 2R' / (q + R' + p d + S), R = rho (1-d), R' = (1-rho)(1-d). The sums are
+       1 + X + S and 1 - X + S with X = (rho - q)(1-d), which rounds less often unless X is near 1.
     3. In between, e^{-beta x0} = (S - B)/(2p) or e^{-beta x1} = (S + B)/(2q), whichever adds equal signs; the other
        from their product d, in an order in which e^{-beta} never has to be representable.
     4. S = hypot(B, 2 e^{-beta/2} sqrt(p q)) with sqrt(p q) from e^{-|l|/2}: nothing underflows before S itself does.
-       For small beta, where S is near 1, ``_nearly_uniform`` rounds only once; and p + R + q d = 1 + X with
-       X = (rho - q)(1-d).
+       For central logits, |l| < 1.1, fewer roundings come from S^2 = B^2 + 4 p q d, 4 p q = 1 - (q-p)^2, and from
+       B = ((2 rho - 1)(1-d) + (q-p)(1+d))/2, X = ((2 rho - 1) - (q-p))(1-d)/2, whose terms are small where p ~ q.
     5. Where S underflows all the same (both modes far away, rho exactly on the plateau between them) the two terms of S
        are equal, hence beta (2 x1 - 1) = l.
     """
@@ -277,16 +273,16 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
     below, above = np.where(mirrored, 1 - rho, rho), np.where(mirrored, rho, 1 - rho)
 
     d, sqrt_d, one_minus_d = np.exp(-beta), np.exp(-beta / 2), -np.expm1(-beta)
-    R_mirror, X = above * one_minus_d, (below - q) * one_minus_d
+    R_mirror = above * one_minus_d
+    central = (q_minus_p > -0.5) & (beta < 600)  # where S^2 >= 4 p q d is far from underflow
     u = np.where(mirrored, 1 - 2 * rho, 2 * rho - 1)
-    B = np.where(q_minus_p > -0.5, (u * one_minus_d + q_minus_p * (1 + d)) / 2, q - R_mirror - p * d)
-    X = np.where(q_minus_p > -0.5, (u - q_minus_p) / 2 * one_minus_d, X)
-    nearly_uniform = one_minus_d < _FLAT
-    _, S_squared = _nearly_uniform(X, sqrt_pq, q_minus_p, one_minus_d)
-    S = np.where(nearly_uniform, np.sqrt(np.maximum(S_squared, 0.25)), np.hypot(B, 2 * sqrt_d * sqrt_pq))
+    B = np.where(central, (u * one_minus_d + q_minus_p * (1 + d)) / 2, q - R_mirror - p * d)
+    X = np.where(central, (u - q_minus_p) / 2, below - q) * one_minus_d
+    four_pq = 1 - q_minus_p * q_minus_p
+    S_squared = B * B + four_pq * d
+    S = np.where(central, np.sqrt(S_squared), np.hypot(B, 2 * sqrt_d * sqrt_pq))
 
-    # v = n / beta comes first, for n itself may be subnormal where zeta is not. `tiny` turns 0/0 at rho = 0 or 1 with
-    # an underflowed density into the right 0.
+    # v = n / beta. `tiny` turns 0/0 at rho = 0 or 1 with an underflowed density into the right 0.
     sum0 = 1 + X + S
     sum1 = np.where(X > 0.5, q + R_mirror + p * d, 1 - X) + S
     v0 = below / sum0 * (2 * one_minus_d / beta)
@@ -298,11 +294,12 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
     y = np.abs(B) + S
     left = (B < 0) & (y >= 2 * p * sqrt_d)
     v = np.minimum(v0, v1)
-    n = np.clip(beta * v, tiny, 0.5)  # the ratio log1p(-n)/n is -1 well before n underflows
+    n = np.clip(beta * v, tiny, 0.5)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # branches not taken
         e = np.where(left, y / (2 * p), np.where(B < 0, 2 * p * (sqrt_d / y) * sqrt_d, y / (2 * q)))
         between = np.where(y == 0, (beta - size) / 2, -np.log(e))
-    nearer = np.where(n < 0.5, np.where(n < 1e-300, v, -np.log1p(-n) / beta), np.clip(between / beta, 0, 1))
+    nearer = np.where(n < 0.5, -np.log1p(-n) / beta, np.clip(between / beta, 0, 1))
+    nearer = np.where(n <= tiny, v, nearer)  # n may be subnormal where zeta is not
     x0, x1 = np.where(left, nearer, 1 - nearer), np.where(left, 1 - nearer, nearer)
     return _Root(
         zeta=np.where(mirrored, x1, x0),
@@ -317,16 +314,10 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
         X=X,
         sqrt_pq=sqrt_pq,
         q_minus_p=q_minus_p,
+        central=central,
+        four_pq=four_pq,
+        S_squared=S_squared,
     )
-
-
-def _nearly_uniform(X: Array, sqrt_pq: Array, q_minus_p: Array, one_minus_d: Array) -> tuple[Array, Array]:
-    """c = 4 p q (1-d) and S^2 = 1 - (c - X (X + 2 (q-p))), for a small 1-d.
-
-    4 p q = 1 - (q-p)^2 rounds only once unless q - p is near -1.
-    """
-    c = np.where(q_minus_p > -0.5, 1 - q_minus_p * q_minus_p, 4 * sqrt_pq * sqrt_pq) * one_minus_d
-    return c, 1 - (c - X * (X + 2 * q_minus_p))
 
 
 def _dzeta_dbeta(root: _Root, beta: Array) -> Array:
@@ -340,7 +331,8 @@ def _dzeta_dbeta(root: _Root, beta: Array) -> Array:
 
     X and Y are sums of positive terms (the textbook form subtracts terms 1/beta times larger). Only p X - q Y can
     cancel, and two arrangements keep the digits:
-    - beta < 3 and |l| < 1, where X ~ Y and p ~ q: ((X - Y) + (p - q)(X + Y))/2 with X - Y and X + Y in sinh and cosh;
+    - small beta (somewhat larger for |l| < 1), where X ~ Y: ((X - Y) + (p - q)(X + Y))/2 with X - Y and X + Y in sinh
+      and cosh;
     - elsewhere p d X/S = (1 - nu) e^{-t} X and q d Y/S = nu e^{-a} Y, in which nothing overflows.
 
     The mirror image of the problem has the opposite derivative.
@@ -350,11 +342,11 @@ def _dzeta_dbeta(root: _Root, beta: Array) -> Array:
     tiny = np.finfo(np.float64).tiny
     S = np.maximum(root.S, tiny)
 
-    small = (beta < 6) & (root.q_minus_p > -0.46)  # |l| < 1
+    small = (beta < 3) | ((beta < 6) & (root.q_minus_p > -0.46))
     a_small, t_small = np.minimum(a, 6), np.minimum(t, 6)  # only to keep the branch not taken from overflowing
     difference = _sinh_term(t_small) - _sinh_term(a_small)
     total = _cosh_term(t_small) + _cosh_term(a_small)
-    near = np.exp(-beta) * (difference - root.q_minus_p * total) / (2 * S)
+    near = (root.q_minus_p * total - difference) / (2 * S * np.expm1(np.minimum(beta, 6)))
 
     y = np.maximum(np.abs(root.B) + S, tiny)
     overlap = root.sqrt_pq * np.exp(-beta / 2)
@@ -365,7 +357,7 @@ def _dzeta_dbeta(root: _Root, beta: Array) -> Array:
     g_a, g_t = _linear_excess(a, n0), _linear_excess(t, n1)
     h_a, h_t = _quadratic_excess(a, n0, g_a), _quadratic_excess(t, n1, g_t)
     far = one_minus_nu * (h_t + np.exp(-t) * g_a) - nu * (h_a + np.exp(-a) * g_t)
-    result = root.x0 * (root.x1 * (np.where(small, near, far) / np.expm1(-beta)))
+    result = root.x0 * (root.x1 * np.where(small, near, far / np.expm1(-beta)))
     return np.where(root.mirrored, -result, result)
 
 
@@ -386,7 +378,7 @@ def _quadratic_excess(x: Array, n: Array, linear_excess: Array) -> Array:
 
 
 def _sinh_term(x: Array) -> Array:
-    """2 (sinh x - x)/x for 0 <= x <= 3, by its series of positive terms."""
+    """2 (sinh x - x)/x for 0 <= x <= 6, by its series of positive terms."""
     square = x * x
     series = np.zeros_like(x)
     for k in range(22, 0, -1):
@@ -395,7 +387,7 @@ def _sinh_term(x: Array) -> Array:
 
 
 def _cosh_term(x: Array) -> Array:
-    """2 (cosh x - 1)/x for 0 <= x <= 3, without the subtraction."""
+    """2 (cosh x - 1)/x for 0 <= x <= 6, without the subtraction."""
     half = np.sinh(x / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(x > 0, 4 * half * (half / x), 0)

@@ -77,9 +77,11 @@ def test_numbers_worked_by_hand():
 def test_cdf_undoes_inverse_cdf(rho, logit_q, beta):
     smoothing = OverlappingExponential(beta)
     result = smoothing.inverse_cdf_with_derivatives(rho, logit_q)
-    # zeta is known to a few roundings, which F turns into eps zeta f(zeta); the smaller of p and q to eps |l| relative.
+    # zeta is known to a few roundings, which F turns into eps zeta f(zeta); the smaller of p and q to eps |l| relative,
+    # and the e^{-beta (1 - zeta)} of F to eps beta relative.
     slope = min(1 / float(result.dzeta_drho), 1e300)
-    tolerance = 8 * 2.0**-52 * (rho + result.zeta * slope + abs(logit_q) / (1 + np.exp(min(abs(logit_q), 700))))
+    small = abs(logit_q) / (1 + np.exp(min(abs(logit_q), 700)))
+    tolerance = 8 * 2.0**-52 * (rho * (1 + beta) + result.zeta * slope + small)
     assert abs(smoothing.cdf(result.zeta, logit_q) - rho) <= tolerance + 1e-307
 
 
