@@ -33,7 +33,7 @@ types: $(STAMP) ## check types
 
 # Two workers with one thread each: small matrices gain nothing from more threads, and two pools fight over the cores.
 unit: $(STAMP) ## run the tests (ARGS="-k name" selects)
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu and not slow' $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu' $(ARGS)
 
 format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

@@ -35,6 +35,8 @@ def record(folder: RunFolder) -> dict[str, Any]:
     return {
         "config": config,
         "environment": environment,
+        "iterations": metrics[-1]["step"],
+        "training_seconds": metrics[-1]["seconds"],
         "evaluations": evaluations,
         "validation": [row for row in metrics if "valid" in row],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,10 @@ from torch import Tensor
 
 from dvaepp.models.feedforward import DiscreteVAE, bernoulli_log_prob
 
+#: Variance over images of q(z=1|x) above which a latent unit is called active (Burda et al. 2015).
+ACTIVE = 0.01
+
+_BATCH = 64  # images at a time
 _ROWS = 8192  # latent samples decoded at a time: 25 MB of float32 pixels at 28x28, which stays near the cache
 
 
@@ -96,13 +100,17 @@ def likelihood(model: DiscreteVAE, x: Tensor, n_importance: int, generator: torc
 
 @torch.no_grad()
 def likelihood_of_all(
-    model: DiscreteVAE, images: Tensor, n_importance: int, generator: torch.Generator, batch_size: int = 64
+    model: DiscreteVAE,
+    images: Tensor,
+    n_importance: int,
+    generator: torch.Generator,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> Likelihood:
-    """``likelihood`` of many images (N, D) uint8 in {0, 1}, a batch at a time."""
-    parts = [
-        likelihood(model, images[start : start + batch_size].float(), n_importance, generator)
-        for start in range(0, len(images), batch_size)
-    ]
+    """``likelihood`` of many images (N, D) uint8 in {0, 1}; ``advance`` hears how many more are done."""
+    parts = []
+    for batch in images.split(_BATCH):
+        parts.append(likelihood(model, batch.float(), n_importance, generator))
+        advance(len(batch))
     return Likelihood.concatenate(parts)
 
 

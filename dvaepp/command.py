@@ -8,9 +8,8 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
-from unittest import mock
 
 import torch
 import tyro
@@ -57,9 +56,19 @@ def parse(command: type[T], arguments: Sequence[str], prog: str, default: T | No
     return cast(T, parsed)
 
 
-def _width(columns: str) -> contextlib.AbstractContextManager[object]:
+@contextlib.contextmanager
+def _width(columns: str) -> Iterator[None]:
     """The terminal's width as told to tyro; nothing said leaves it as it is."""
-    return mock.patch.dict(os.environ, {"COLUMNS": columns}) if columns else contextlib.nullcontext()
+    before = os.environ.get("COLUMNS")
+    if columns:
+        os.environ["COLUMNS"] = columns
+    try:
+        yield
+    finally:
+        if columns:
+            del os.environ["COLUMNS"]
+            if before is not None:
+                os.environ["COLUMNS"] = before
 
 
 def _first_message(box: str) -> str:
@@ -96,6 +105,9 @@ def run(prog: str, main: Callable[[], int]) -> None:
     except UserError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         code = BAD_INPUT
+    except BrokenPipeError:  # the reader of our output has gone, as in `train | head`: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         print(f"{prog}: error: {error.strerror or error}{where}", file=sys.stderr)
@@ -124,13 +136,13 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+    kind, colon, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
         raise ConfigError(f"device must be auto, cpu, cuda or cuda:N; got {name!r}")
     if kind == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(f"device {name!r} was asked for, but torch finds no CUDA device; use --device cpu")
-        if index and int(index) >= torch.cuda.device_count():
+        if colon and int(index) >= torch.cuda.device_count():
             raise ConfigError(f"device {name!r} was asked for, but there are only {torch.cuda.device_count()}")
     return torch.device(name)
 
@@ -144,4 +156,5 @@ def device_name(device: torch.device) -> str:
 
 def console() -> Console:
     """Where commands print; plain lines when the output is not a terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # no markup, no emoji: a path such as runs/[test] must come out as it is
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())

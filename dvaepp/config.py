@@ -31,6 +31,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "latents", "groups", "hidden", "layers", "beta")
+        if not 1e-2 <= self.beta <= 1e3:
+            raise ConfigError(f"beta must lie in [0.01, 1000], where the smoothing was validated; got {self.beta}")
         _one_of(self, "network", ("linear", "nonlinear"))
         if self.latents % 2:
             raise ConfigError(f"latents must be even, one half for each side of the RBM prior; got {self.latents}")
@@ -226,11 +228,16 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
+_LIMIT = 2**31  # no size or count of ours means anything beyond
+
+
 def _positive(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not (value > 0 and value < math.inf):
             raise ConfigError(f"{name} must be positive; got {value}")
+        if isinstance(value, int) and value >= _LIMIT:
+            raise ConfigError(f"{name} must be below {_LIMIT}; got {value}")
 
 
 def _not_negative(config: Any, *names: str) -> None:
@@ -296,11 +303,14 @@ def preset(name: str) -> Config:
     return PRESETS[name].config
 
 
-def scaled_intervals(config: Config) -> Config:
-    """The same configuration with logging, validation and checkpoint intervals no longer than the run itself.
+def scaled_intervals(config: Config, defaults: Config) -> Config:
+    """The configuration with the intervals of logging, validation and checkpoints shortened where left at ``defaults``.
 
-    A run shortened by --iterations would otherwise never be validated.
+    A run shortened by --iterations would otherwise have next to no rows; an interval the user asked for is kept.
     """
     limit = max(1, config.optimisation.iterations // 10)
-    names = ("log_every", "validate_every", "checkpoint_every")
-    return config.with_evaluation(**{name: min(getattr(config.evaluation, name), limit) for name in names})
+    changes = {}
+    for name in ("log_every", "validate_every", "checkpoint_every"):
+        wanted = getattr(config.evaluation, name)
+        changes[name] = min(wanted, limit) if wanted == getattr(defaults.evaluation, name) else wanted
+    return config.with_evaluation(**changes)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -21,7 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dvaepp import data
-from dvaepp.bound import Likelihood, likelihood, posterior_means
+from dvaepp.bound import ACTIVE, Likelihood, likelihood_of_all, posterior_means
 from dvaepp.command import choose_device, console, device_name, parse, run
 from dvaepp.config import Config
 from dvaepp.data.batches import to_device
@@ -33,7 +34,6 @@ from dvaepp.trainer import BASE_IMAGES, generator, load_best
 from reference.partition import Bracket
 
 PROG = "evaluate"
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ class Command:
     """Seed of the evaluation's noise; by default the run's."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    data: str | None = None
+    """Where your own images lie now, if not where training found them."""
     data_dir: str | None = None
-    """Where the data files lie now, if not where training found them."""
+    """Where the files of a registered data set lie now, if not where training found them."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -68,21 +70,29 @@ def main(arguments: Sequence[str]) -> int:
     }
     config = config.with_evaluation(**changes)
     device = choose_device(command.device)
-    dataset = load_data(config, command.data_dir)
-    model, best = load_best(folder, folder.config(), dataset.train.shape[1], device)
+    dataset = load_data(config, command.data, command.data_dir)
+    model, best = load_best(folder, folder.config(), dataset, device)
     out = console()
-    record = evaluate(model, dataset, config, device, out, config.seed if command.seed is None else command.seed)
+    seed = config.seed if command.seed is None else command.seed
+    record = evaluate(model, dataset, config, device, out, seed)
     record["weights_of_step"] = best["step"]
-    path = folder.write_record(f"evaluation-K{config.evaluation.n_importance}.json", record)
+    path = folder.write_record(record_name(config, seed), record)
     print_result(record, out)
     out.print(f"written to {path}")
     return 0
 
 
-def load_data(config: Config, data_dir: str | None = None) -> data.Dataset:
-    """The configured data set, binarised once if it is configured so."""
-    where = data_dir or config.data.data_dir
-    dataset = data.load(config.data.data, Path(where) if where else None, config.data.binarisation_seed)
+def record_name(config: Config, seed: int) -> str:
+    """File name of an evaluation: what tells it from others of the same run."""
+    other_seed = "" if seed == config.seed else f"-seed{seed}"
+    return f"evaluation-K{config.evaluation.n_importance}{other_seed}.json"
+
+
+def load_data(config: Config, images: str | None = None, data_dir: str | None = None) -> data.Dataset:
+    """The configured data set, from another place if one is given, binarised once if it is configured so."""
+    name = config.data.data if images is None else images
+    where = config.data.data_dir if data_dir is None else data_dir
+    dataset = data.load(name, None if where is None else Path(where), config.data.binarisation_seed)
     return dataset.binarised(config.data.binarisation_seed) if config.data.binarisation == "static" else dataset
 
 
@@ -104,12 +114,15 @@ def evaluate(
         means = posterior_means(model, valid[:BASE_IMAGES], noise).mean(0)
         base = Base.fitted(means, model.prior.n1)
         log_z = bracket(model.prior, base, settings.ais_temperatures, settings.ais_chains, noise)
-    result = _likelihood_with_progress(model, test, settings.n_importance, noise, out)
+    with progress_bar(out) as progress:
+        task = progress.add_task(f"test images, {settings.n_importance} samples each", total=len(test), terms="")
+        advance = functools.partial(progress.advance, task)
+        result = likelihood_of_all(model, test, settings.n_importance, noise, advance)
     record = summarise(result, log_z, settings.n_importance)
-    activity = posterior_means(model, test, noise).var(0)
+    activity = posterior_means(model, test, noise).var(0, correction=0)
     record |= {
         "data": dataset.name,
-        "active_units": int((activity > 0.01).sum()),
+        "active_units": int((activity > ACTIVE).sum()),
         "latents": model.n_latents,
         "ais_temperatures": settings.ais_temperatures,
         "ais_chains": settings.ais_chains,
@@ -118,19 +131,6 @@ def evaluate(
         "seconds": time.perf_counter() - started,
     }
     return record
-
-
-def _likelihood_with_progress(
-    model: DiscreteVAE, images: Tensor, n_importance: int, noise: torch.Generator, out: Console
-) -> Likelihood:
-    parts = []
-    with progress_bar(out) as progress:
-        task = progress.add_task(f"test images, {n_importance} samples each", total=len(images), terms="")
-        for start in range(0, len(images), _BATCH):
-            x = images[start : start + _BATCH].float()
-            parts.append(likelihood(model, x, n_importance, noise))
-            progress.advance(task, len(x))
-    return Likelihood.concatenate(parts)
 
 
 def progress_bar(out: Console) -> Progress:
@@ -220,15 +220,21 @@ def print_result(record: dict[str, Any], out: Console) -> None:
             "0" if log_z["exact"] else f"{log_z['forward_se']:.3f} / {log_z['reverse_se']:.3f}",
             "exact, by enumeration" if log_z["exact"] else f"bracket {log_z['low']:.3f} .. {log_z['high']:.3f}",
         ),
-        ("active units", f"{record['active_units']}", "", f"of {record['latents']}: variance of q over images > 0.01"),
+        (
+            "active units",
+            f"{record['active_units']}",
+            "",
+            f"of {record['latents']}: variance of q over images > {ACTIVE}",
+        ),
     ]
     for row in rows:
         table.add_row(*row)
     out.print(table)
     if not log_z["consistent"]:
         out.print(
-            "[bold red]log Z: forward and reverse annealing contradict each other; do not trust the likelihood. "
-            "Raise --ais-temperatures.[/]"
+            "log Z: forward and reverse annealing contradict each other; do not trust the likelihood. "
+            "Raise --ais-temperatures.",
+            style="bold red",
         )
 
 

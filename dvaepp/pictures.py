@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dvaepp.atomic import temporary
-from dvaepp.bound import posterior_means
+from dvaepp.bound import ACTIVE, posterior_means
 from dvaepp.data.batches import to_device
 from dvaepp.data.dataset import Dataset
 from dvaepp.gibbs import PersistentChains
@@ -22,8 +22,6 @@ from dvaepp.tempering import run as temper
 from reference.vocabulary import Array
 
 matplotlib.use("Agg")
-
-_ACTIVE = 0.01  # variance of q(z=1|x) over images above which a unit is called active (Burda et al. 2015)
 
 
 @torch.no_grad()
@@ -159,13 +157,13 @@ def save_active_units(
 ) -> None:
     """Draw how much each latent unit tells about the image: variance over test images of q(z=1|x), sorted."""
     test = to_device(dataset.binarised(binarisation_seed).test, model.train_mean.device)
-    variance = posterior_means(model, test, noise).var(0).sort(descending=True).values.cpu().numpy()
+    variance = posterior_means(model, test, noise).var(0, correction=0).sort(descending=True).values.cpu().numpy()
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.bar(np.arange(len(variance)), variance, width=1.0)
-    axes.axhline(_ACTIVE, color="black", linewidth=0.8, linestyle="--")
-    active = int((variance > _ACTIVE).sum())
-    axes.set_title(f"{active} of {len(variance)} units are active (variance above {_ACTIVE})", fontsize=9)
+    axes.axhline(ACTIVE, color="black", linewidth=0.8, linestyle="--")
+    active = int((variance > ACTIVE).sum())
+    axes.set_title(f"{active} of {len(variance)} units are active (variance above {ACTIVE})", fontsize=9)
     axes.set_xlabel("latent unit, sorted", fontsize=8)
     axes.set_ylabel("variance of q(z=1|x) over images", fontsize=8)
     axes.tick_params(labelsize=8)
@@ -198,8 +196,8 @@ def _grid(images: Array, image_shape: tuple[int, int]) -> Figure:
         for column in range(columns):
             top, left = 1 + row * (height + 1), 1 + column * (width + 1)
             canvas[top : top + height, left : left + width] = images[row, column].reshape(height, width)
-    inches = canvas.shape[1] / 50, canvas.shape[0] / 50 + 0.4
-    figure = Figure(figsize=(max(inches[0], 3), inches[1]), layout="constrained")
+    scale = min(1 / 50, 20 / max(canvas.shape))  # inches a pixel; large images are shown smaller
+    figure = Figure(figsize=(max(canvas.shape[1] * scale, 3), canvas.shape[0] * scale + 0.4), layout="constrained")
     axes = figure.subplots()
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()

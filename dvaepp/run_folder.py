@@ -12,11 +12,15 @@ evaluation-K*.json       test results by K importance samples
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,25 +48,30 @@ class RunFolder:
         self._config = path / "config.json"
 
     @classmethod
-    def create(cls, path: Path, config: Config, device: torch.device) -> RunFolder:
-        """Begin a run in a folder that does not exist yet.
+    def create(cls, path: Path, config: Config, device: torch.device, fill: Callable[[RunFolder], None]) -> RunFolder:
+        """Begin a run in a folder that does not exist yet; ``fill`` writes its first checkpoint.
 
-        Raises   RunError if it exists or cannot be written; a folder begun in vain is removed again.
+        The folder is made under a temporary name and renamed when it is complete: a run that exists can be resumed.
+
+        Raises   RunError if it exists or cannot be written; what was begun in vain is removed again.
         """
         if path.exists():
             raise RunError(f"run folder {path} exists; choose another --out, or go on with --resume {path}")
+        part = path.with_name(f".{path.name}.part{os.getpid()}")
         try:
-            path.mkdir(parents=True)
-        except OSError as error:
-            raise RunError(f"cannot create the run folder {path}: {error.strerror or error}") from error
-        run = cls(path)
-        try:
+            part.mkdir(parents=True)
+            run = cls(part)
             write_text(run._config, json.dumps(config.to_dict(), indent=2) + "\n")
-            write_text(path / "environment.json", json.dumps(_environment(device), indent=2) + "\n")
-        except RunError:
-            shutil.rmtree(path, ignore_errors=True)
+            write_text(part / "environment.json", json.dumps(_environment(device), indent=2) + "\n")
+            fill(run)
+            part.rename(path)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise RunError(f"cannot create the run folder {path}: {error.strerror or error}") from error
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
             raise
-        return run
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -76,6 +85,22 @@ class RunFolder:
         if not run._config.is_file():
             raise RunError(f"{path} is no run folder: it has no config.json")
         return run
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process, as long as the block lasts.
+
+        Raises   RunError if another process holds it.
+        """
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{self.path}: another process is training this run") from error
+        else:
+            yield
+        finally:
+            os.close(handle)
 
     def config(self) -> Config:
         """The run's configuration.
@@ -122,7 +147,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
         "command": sys.argv,
         "dvaepp": __version__,
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "git_revision": _git_revision(),

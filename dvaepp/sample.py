@@ -45,8 +45,10 @@ class Command:
     """Seed of the samples."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    data: str | None = None
+    """Where your own images lie now, if not where training found them."""
     data_dir: str | None = None
-    """Where the data files lie now, if not where training found them."""
+    """Where the files of a registered data set lie now, if not where training found them."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -64,10 +66,14 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"out must end in .png; got {path}")
     if not path.parent.is_dir():
         raise ConfigError(f"out lies in a folder that does not exist: {path.parent}")
+    numbers = path.with_suffix(".npz")
+    for file in (path, numbers) if command.out else ():
+        if file.exists():
+            raise ConfigError(f"{file} exists; choose another --out")
     config = folder.config()
     device = choose_device(command.device)
-    dataset = load_data(config, command.data_dir)
-    model, _ = load_best(folder, config, dataset.train.shape[1], device)
+    dataset = load_data(config, command.data, command.data_dir)
+    model, _ = load_best(folder, config, dataset, device)
     noise = generator(device, command.seed, "samples")
     out = console()
     with out.status("sampling the prior ..."), torch.no_grad():
@@ -78,7 +84,6 @@ def main(arguments: Sequence[str]) -> int:
     images = torch.cat([means[:, None], draws], dim=1)
     title = "each row one sample of the prior: mean of p(x|z), then draws from it"
     save_grid(path, images, dataset.image_shape, title)
-    numbers = path.with_suffix(".npz")
     shape = (command.rows, command.columns - 1, *dataset.image_shape)
     with temporary(numbers) as part:
         np.savez_compressed(

@@ -5,7 +5,6 @@ Without arguments it trains on the digits shipped with the package, tests the be
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 import time
@@ -16,18 +15,17 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from dvaepp.command import INTERRUPTED, choose_device, console, device_name, parse, run
 from dvaepp.config import PRESETS, Config, preset, scaled_intervals
-from dvaepp.data import names
+from dvaepp.data import Dataset, names
 from dvaepp.errors import ConfigError, NonFiniteError, RunError
-from dvaepp.evaluate import evaluate, load_data, print_result, progress_bar
+from dvaepp.evaluate import evaluate, load_data, print_result, progress_bar, record_name
 from dvaepp.run_folder import RunFolder
-from dvaepp.trainer import Trainer, generator, load_best
+from dvaepp.trainer import WHEREABOUTS, Trainer, checkpoint_device, generator, load_best
 
 PROG = "train"
 _DEFAULT_PRESET = "digits"
@@ -49,7 +47,7 @@ class Command:
     resume: Path | None = None
     """Go on with the run in this folder, exactly where its checkpoint stands."""
     device: str = "auto"
-    """auto (CUDA where there is a device), cpu, cuda or cuda:N."""
+    """cpu, cuda or cuda:N; auto is CUDA where there is a device and, with --resume, what the run was on."""
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
 
 
@@ -60,26 +58,43 @@ def main(arguments: Sequence[str]) -> int:
     if command.list:
         _print_presets(out)
         return 0
-    device = choose_device(command.device)
     if command.resume is None:
-        config = _resolved(scaled_intervals(command.config))
-    else:
-        config = replace(command.config, data=_resolved(command.config).data)
-    dataset = load_data(config)
-    trainer = Trainer(config, dataset, device)
-    if command.resume is None:
-        folder = _begin(command, config, trainer, device)
-    else:
-        folder = RunFolder.open(command.resume)
+        device = choose_device(command.device)
+        config = _resolved(scaled_intervals(command.config, preset(command.preset)))
+        dataset = load_data(config)
+        trainer = Trainer(config, dataset, device)
+        path = command.out or Path("runs") / f"{command.preset}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = RunFolder.create(path, config, device, fill=trainer.save)
+        with folder.locked():
+            return _go_on(trainer, folder, dataset, out)
+    folder = RunFolder.open(command.resume)
+    with folder.locked():
+        before = checkpoint_device(folder)
+        device = choose_device(before if command.device == "auto" else command.device)
+        if device.type != before:
+            out.print(f"the run was on {before}; on {device.type} it goes on with other random numbers")
+        config = _resolved(command.config)
+        dataset = load_data(config)
+        trainer = Trainer(config, dataset, device)
         trainer.restore(folder)
         folder.rewind_metrics(trainer.step)
+        return _go_on(trainer, folder, dataset, out)
+
+
+def _go_on(trainer: Trainer, folder: RunFolder, dataset: Dataset, out: Console) -> int:
+    """Train what is left to train, test, draw; returns the exit code."""
     out.print(f"{dataset.name}: {dataset.provenance}")
     out.print(
         f"{len(dataset.train)} training, {len(dataset.valid)} validation, {len(dataset.test)} test images; "
-        f"{device_name(device)}; Gibbs by torch; run folder {folder.path}"
+        f"{device_name(trainer.device)}; Gibbs by torch; run folder {folder.path}"
     )
     try:
         done = trainer.finished or _train(trainer, folder, out)
+    except BrokenPipeError:  # of our own output: see command.run
+        raise
+    except KeyboardInterrupt:  # the second of two, or one before the first iteration
+        out.print(f"interrupted; go on from the last checkpoint with:\n  python -m dvaepp.train --resume {folder.path}")
+        return INTERRUPTED
     except OSError as error:
         raise RunError(
             f"cannot write to {folder.path}: {error.strerror or error}; the last checkpoint is kept: make room and go "
@@ -102,7 +117,8 @@ def _read(arguments: Sequence[str]) -> Command:
     prog = "python -m dvaepp.train"
     resume = _peek(arguments, "--resume")
     if resume is None:
-        name = _peek(arguments, "--preset") or _DEFAULT_PRESET
+        named = _peek(arguments, "--preset")
+        name = _DEFAULT_PRESET if named is None else named
         return parse(Command, arguments, prog, Command(preset=name, config=preset(name)))
     stored = RunFolder.open(Path(resume)).config()
     command = parse(Command, arguments, prog, Command(resume=Path(resume), config=stored))
@@ -110,7 +126,7 @@ def _read(arguments: Sequence[str]) -> Command:
         if _peek(arguments, flag) is not None:
             raise ConfigError(f"{flag} makes no sense with --resume: the run in {resume} keeps its own")
     for flag, here, there in command.config.differences(stored):
-        if flag != "data_dir":
+        if flag not in WHEREABOUTS:
             raise RunError(
                 f"--resume {resume}: the run has {flag} = {there}, not {here}; a run goes on with what it was "
                 "started with: leave the flag out, or start a new run"
@@ -120,34 +136,29 @@ def _read(arguments: Sequence[str]) -> Command:
 
 def _peek(arguments: Sequence[str], flag: str) -> str | None:
     """Value of a flag before the command line is read in full: it decides the defaults of all others."""
+    values = []
     for position, word in enumerate(arguments):
-        if word == flag:
-            return arguments[position + 1] if position + 1 < len(arguments) else None
+        if word == flag and position + 1 < len(arguments):
+            values.append(arguments[position + 1])
         if word.startswith(f"{flag}="):
-            return word.removeprefix(f"{flag}=")
-    return None
+            values.append(word.removeprefix(f"{flag}="))
+    if len(values) > 1:
+        raise ConfigError(f"{flag} was given {len(values)} times; give it once")
+    return values[0] if values else None
 
 
 def _resolved(config: Config) -> Config:
     """Paths made absolute, so that the run can be resumed from another folder."""
     settings = config.data
-    images = settings.data if settings.data in names() else str(Path(settings.data).expanduser().absolute())
-    if settings.data not in names() and not Path(images).exists():
-        images = settings.data  # the data registry will say what is wrong, in the user's own words
-    where = None if settings.data_dir is None else str(Path(settings.data_dir).expanduser().absolute())
-    return replace(config, data=replace(settings, data=images, data_dir=where))
-
-
-def _begin(command: Command, config: Config, trainer: Trainer, device: torch.device) -> RunFolder:
-    """Create the run folder with its first checkpoint; nothing is left behind if that fails."""
-    path = command.out or Path("runs") / f"{command.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = RunFolder.create(path, config, device)
+    images, where = settings.data, settings.data_dir
     try:
-        trainer.save(folder)
-    except RunError:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
-    return folder
+        if images and images not in names() and Path(images).expanduser().exists():
+            images = str(Path(images).expanduser().absolute())
+        if where:
+            where = str(Path(where).expanduser().absolute())
+    except (RuntimeError, OSError) as error:  # ~somebody without a home, a name too long
+        raise ConfigError(f"data or data_dir cannot be looked up: {error}") from error
+    return replace(config, data=replace(settings, data=images, data_dir=where))
 
 
 class _Interrupts:
@@ -176,37 +187,45 @@ class _Interrupts:
 
 def _train(trainer: Trainer, folder: RunFolder, out: Console) -> bool:
     """Run the remaining iterations; False if interrupted (the state is saved then)."""
-    from torch.utils.tensorboard import SummaryWriter  # costs a second: not for --help and mistyped flags
+    with _Interrupts() as interrupts:
+        from torch.utils.tensorboard import SummaryWriter  # costs a second: not for --help and mistyped flags
 
-    settings, total = trainer.config.evaluation, trainer.config.optimisation.iterations
-    writer = SummaryWriter(str(folder.tensorboard), purge_step=trainer.step + 1)
-    with _Interrupts() as interrupts, writer, progress_bar(out) as progress:
-        task = progress.add_task("training", total=total, completed=trainer.step, terms="")
-        started = time.perf_counter() - trainer.seconds
-        while not trainer.finished and not interrupts.requested:
+        writer = SummaryWriter(str(folder.tensorboard), purge_step=trainer.step + 1)
+        with writer, progress_bar(out) as progress:
+            total = trainer.config.optimisation.iterations
+            task = progress.add_task("training", total=total, completed=trainer.step, terms="")
+            started = time.perf_counter() - trainer.seconds
+            live = ""
             try:
-                trainer.iterate()
-                trainer.seconds = time.perf_counter() - started
-                step = trainer.step
-                last = trainer.finished
-                if step % settings.log_every == 0 or last:
-                    terms = trainer.drain_terms()
-                    _record(folder, writer, trainer, "train", terms)
-                    progress.update(task, terms=_live(terms))
-                validated = step % settings.validate_every == 0 or last
-                if validated:
-                    _validate(trainer, folder, writer, out)
-                if validated or step % settings.checkpoint_every == 0:
+                while not trainer.finished and not interrupts.requested:
+                    trainer.iterate()
+                    trainer.seconds = time.perf_counter() - started
+                    live = _report(trainer, folder, writer, out) or live
+                    progress.update(task, completed=trainer.step, terms=live)
+                if not trainer.finished:
                     trainer.save(folder)
             except NonFiniteError as error:
                 raise NonFiniteError(
                     f"{error}; the last good checkpoint is kept in {folder.path}: start anew with a lower "
                     f"--learning-rate than {trainer.config.optimisation.learning_rate:g}"
                 ) from None
-            progress.update(task, completed=trainer.step)
-        if not trainer.finished:
-            trainer.save(folder)
-    return trainer.finished
+        return trainer.finished and not interrupts.requested
+
+
+def _report(trainer: Trainer, folder: RunFolder, writer: Any, out: Console) -> str:
+    """After an iteration: write, validate and save what is due; returns the live terms when they are new."""
+    settings, step, last = trainer.config.evaluation, trainer.step, trainer.finished
+    live = ""
+    if step % settings.log_every == 0 or last:
+        terms = trainer.drain_terms()
+        _record(folder, writer, trainer, "train", terms)
+        live = _live(terms)
+    validated = step % settings.validate_every == 0 or last
+    if validated:
+        _validate(trainer, folder, writer, out)
+    if validated or step % settings.checkpoint_every == 0:
+        trainer.save(folder)
+    return live
 
 
 def _live(terms: dict[str, float]) -> str:
@@ -234,27 +253,23 @@ def _record(folder: RunFolder, writer: Any, trainer: Trainer, kind: str, values:
         writer.add_scalar(f"{kind}/{name}", value, trainer.step)
 
 
-def _finish(trainer: Trainer, folder: RunFolder, dataset: Any, out: Console) -> int:
-    """Test the best weights, draw the pictures, print the table."""
-    from dvaepp import pictures  # as above: brings matplotlib
+def _finish(trainer: Trainer, folder: RunFolder, dataset: Dataset, out: Console) -> int:
+    """Test the best weights, print the table, draw the pictures."""
+    from dvaepp import pictures  # brings matplotlib: see _train
 
     config, device = trainer.config, trainer.device
-    model, best = load_best(folder, config, dataset.train.shape[1], device)
+    model, best = load_best(folder, config, dataset, device)
     record = evaluate(model, dataset, config, device, out, config.seed)
-    record |= {
-        "weights_of_step": best["step"],
-        "iterations": trainer.step,
-        "training_seconds": trainer.seconds,
-    }
-    folder.write_record(f"evaluation-K{config.evaluation.n_importance}.json", record)
-    with out.status("pictures ..."):
-        noise = generator(device, config.seed, "pictures")
-        drawn = pictures.save_all(folder, model, dataset, config.data.binarisation_seed, noise)
+    record["weights_of_step"] = best["step"]
+    folder.write_record(record_name(config, config.seed), record)
     print_result(record, out)
     out.print(
         f"weights of iteration {best['step']} of {trainer.step} (best validation); "
         f"trained {trainer.seconds:.0f} s, tested {record['seconds']:.0f} s on {device_name(device)}"
     )
+    with out.status("pictures ..."):
+        noise = generator(device, config.seed, "pictures")
+        drawn = pictures.save_all(folder, model, dataset, config.data.binarisation_seed, noise)
     out.print(f"pictures in {folder.path}: {', '.join(path.name for path in drawn)}")
     return 0
 

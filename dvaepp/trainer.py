@@ -52,6 +52,7 @@ class Trainer:
 
     def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
         self.config, self.device = config, device
+        self.data_digest = dataset.digest()
         batch_size, n_images = config.optimisation.batch_size, len(dataset.train)
         if batch_size > n_images:
             raise ConfigError(f"batch_size must not exceed the {n_images} training images; got {batch_size}")
@@ -190,6 +191,7 @@ class Trainer:
             "best": self.best,
             "device": self.device.type,
             "config": self.config.to_dict(),
+            "data_digest": self.data_digest,
         }
         save(run.checkpoint, tensors, facts)
 
@@ -199,7 +201,7 @@ class Trainer:
         Raises   RunError if it is missing, damaged, or of another configuration.
         """
         tensors, facts = load(run.checkpoint)
-        _check_same(run, self.config, facts)
+        _check_same(run, self.config, self.data_digest, facts)
         load_into(self.model, tensors, "model.", run.checkpoint)
         load_into(self.chains, tensors, "chains.", run.checkpoint)
         load_optimiser(self.optimiser, tensors, "optimiser.")
@@ -218,31 +220,42 @@ class Trainer:
         self._check_weights()
         self.best = {"step": self.step, **asdict(validation)}
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        save(run.best, tensors, {**self.best, "config": self.config.to_dict()})
+        save(run.best, tensors, {**self.best, "config": self.config.to_dict(), "data_digest": self.data_digest})
         return True
 
 
 def load_best(
-    run: RunFolder, config: Config, n_pixels: int, device: torch.device
+    run: RunFolder, config: Config, dataset: Dataset, device: torch.device
 ) -> tuple[DiscreteVAE, dict[str, Any]]:
     """The model of the best validation, in evaluation mode, with the facts of that validation.
 
-    Raises   RunError if there is none, or it is damaged or of another configuration.
+    Raises   RunError if there is none, or it is damaged, of another configuration or trained on other images.
     """
     if not run.best.exists():
         raise RunError(f"{run.path} has no best.safetensors yet: no validation was reached; go on with --resume")
     tensors, facts = load(run.best)
-    _check_same(run, config, facts)
-    model = build_model(config, n_pixels)
+    _check_same(run, config, dataset.digest(), facts)
+    model = build_model(config, dataset.train.shape[1])
     load_into(model, tensors, "model.", run.best)
     return model.to(device).eval(), facts
 
 
-def _check_same(run: RunFolder, config: Config, facts: Mapping[str, Any]) -> None:
-    """Raise RunError unless the facts' configuration is this one, but for where the data lie."""
+#: Where the images lie may change between training and what comes after; that they are the same is seen by digest.
+WHEREABOUTS = ("data", "data_dir")
+
+
+def _check_same(run: RunFolder, config: Config, data_digest: str, facts: Mapping[str, Any]) -> None:
+    """Raise RunError unless the facts are of this configuration and these images."""
     for name, here, there in config.differences(Config.from_dict(facts["config"])):
-        if name != "data_dir":
+        if name not in WHEREABOUTS:
             raise RunError(f"{run.path}: its checkpoint is of another configuration: {name} is {there}, not {here}")
+    if facts["data_digest"] != data_digest:
+        raise RunError(f"{run.path}: it was trained on other images than those given; see --data and --data-dir")
+
+
+def checkpoint_device(run: RunFolder) -> str:
+    """The kind of device (cpu or cuda) that the run's checkpoint was written on."""
+    return str(load(run.checkpoint)[1]["device"])
 
 
 def build_model(config: Config, n_pixels: int) -> DiscreteVAE:

@@ -6,7 +6,7 @@ The yardstick is the *mixed error* of a result g(rho, l):
 
 D_rho and D_l are what one rounding of an input does to g: the largest change of g when rho, or l, moves by a relative
 eps. Where g is straight on that scale, which is nearly everywhere, this is the first-order eps (|rho dg/drho| +
-|l dg/dl|) of the design; where it is not (on the plateau between the two modes one rounding of rho can carry zeta from
+|l dg/dl|); where it is not (on the plateau between the two modes one rounding of rho can carry zeta from
 0.05 to 0.95), the first-order term means nothing in either direction and the change itself is taken. An absolute error
 would be blind for small g and a relative one unfair where g itself is ill-conditioned. ``underflow`` is the spacing of
 the subnormal numbers, below which no floating-point result can be resolved.

@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 from rich.table import Table
+from rich.text import Text
 
 from dvaepp.command import console, parse
 from dvaepp.config import unknown
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
         out.width = max(out.width, out.measure(table, options=out.options.update(width=1000)).maximum)
         out.print(table)
         failed += sum(not row.holds for row in rows)
-    out.print(f"[red]{failed} bounds do not hold[/]" if failed else "all bounds hold")
+    out.print(f"{failed} bounds do not hold" if failed else "all bounds hold", style="red" if failed else None)
     return int(failed > 0)
 
 
@@ -118,7 +119,7 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
     for column in ("of", "output", "dtype", "worst", "bound", "verdict", "worst at"):
         table.add_column(column, justify="right" if column in ("worst", "bound") else "left", no_wrap=True)
     for row in rows:
-        verdict = "holds" if row.holds else "[red]FAILS[/]"
+        verdict = "holds" if row.holds else Text("FAILS", style="red")
         worst, bound = f"{row.mixed_error:.3g}", f"{row.bound:g}"
         table.add_row(row.implementation, row.output, row.dtype, worst, bound, verdict, row.where)
     return table

@@ -255,10 +255,13 @@ def test_likelihood_wants_the_evaluation_mode():
         likelihood(model.train(), torch.from_numpy(IMAGES), 2, noise(0))
 
 
-def test_all_images_are_the_batches_one_after_the_other():
+def test_all_images_are_the_batches_one_after_the_other(monkeypatch):
+    monkeypatch.setattr(bound, "_BATCH", 4)
     model = tiny_model(n_latents=4, n_groups=2, hidden=(3,)).float()
     images = torch.randint(0, 2, (11, 5), dtype=torch.uint8, generator=noise(7))
-    together = likelihood_of_all(model, images, 6, noise(8), batch_size=4)
+    heard = []
+    together = likelihood_of_all(model, images, 6, noise(8), heard.append)
+    assert heard == [4, 4, 3]
     one_noise = noise(8)
     parts = [likelihood(model, images[rows].float(), 6, one_noise) for rows in (slice(0, 4), slice(4, 8), slice(8, 11))]
     for name in ("log_marginal", "log_weight", "reconstruction"):

@@ -94,7 +94,7 @@ def test_every_numeric_hyper_parameter_has_a_rule():
 
 
 def test_the_edges_of_the_rules_are_accepted():
-    ModelConfig(latents=2, groups=2, hidden=1, layers=1, beta=1e-3)
+    ModelConfig(latents=2, groups=2, hidden=1, layers=1, beta=1e-2)
     ModelConfig(latents=6, groups=3)
     PriorConfig(chains=1, sweeps=1)
     OptimisationConfig(iterations=1, batch_size=2, weight_decay=0.0, kl_warmup=0.0)
@@ -137,7 +137,7 @@ CONFIGS = st.builds(
         latents=st.sampled_from([4, 12, 40]),
         groups=st.sampled_from([1, 2, 4]),
         network=st.sampled_from(["linear", "nonlinear"]),
-        beta=st.floats(1e-3, 1e3),
+        beta=st.floats(1e-2, 1e3),
     ),
     optimisation=st.builds(
         OptimisationConfig,
@@ -277,10 +277,16 @@ def test_schedules_keep_their_bounds(config, fraction):
 )
 def test_intervals_are_no_longer_than_a_tenth_of_the_run(iterations, expected):
     config = Config(optimisation=OptimisationConfig(iterations=iterations))
-    scaled = scaled_intervals(config)
+    scaled = scaled_intervals(config, Config())
     evaluation = scaled.evaluation
     assert (evaluation.log_every, evaluation.validate_every, evaluation.checkpoint_every) == expected
     assert {name for name, _, _ in config.differences(scaled)} <= {"log_every", "validate_every", "checkpoint_every"}
+
+
+def test_intervals_the_user_asked_for_are_kept():
+    config = Config(optimisation=OptimisationConfig(iterations=60), evaluation=EvaluationConfig(validate_every=20))
+    scaled = scaled_intervals(config, Config()).evaluation
+    assert (scaled.log_every, scaled.validate_every, scaled.checkpoint_every) == (6, 20, 6)
 
 
 def test_with_evaluation_replaces_and_checks():
@@ -302,4 +308,4 @@ def test_presets_of_table_2():
                 assert config.optimisation.iterations == 1_000_000
                 assert config.evaluation.n_importance == 4000
     digits = preset("digits")
-    assert scaled_intervals(digits) == digits
+    assert scaled_intervals(digits, digits) == digits

@@ -51,7 +51,7 @@ def test_every_point_hypothesis_finds_keeps_the_bound(dtype):
     holds()
 
 
-# ---- the yardstick of math.md, by itself: eps (|g| + |rho dg/drho| + |l dg/dl|) -------------------------------------
+# ---- the first-order yardstick, by itself: eps (|g| + |rho dg/drho| + |l dg/dl|) -------------------------------------
 
 
 def zeta_by_root_finding(rho, logit_q, beta):
@@ -105,7 +105,7 @@ def first_order_yardstick(rho, logit_q, beta, eps):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_first_order_yardstick_is_kept_at_plain_points(dtype):
     # The judge moves the inputs literally by one rounding; at plain points that must not be more lenient than the
-    # first-order measure of the design, which is evaluated here by root finding and differences alone.
+    # first-order measure, which is evaluated here by root finding and differences alone.
     rng = np.random.default_rng(5)
     n = 8
     rho = rng.uniform(0, 1, n).astype(dtype)
