@@ -20,6 +20,8 @@ _REGISTERED: dict[str, Callable[[Path | None], Dataset]] = {
     "mnist-static": mnist_static.load,
 }
 
+_SELF_CONTAINED = ("digits",)  # in the package: no files to look for
+
 _FORMATS: dict[str, Callable[[Path, int], Dataset]] = {  # by the end of the file name
     ".npy": arrays.load,
     ".npz": arrays.load,
@@ -43,9 +45,12 @@ def load(name_or_path: str, data_dir: Path | None = None, seed: int = 0) -> Data
     ``download.obtain``). ``seed`` splits a user's own images where they come without splits (see ``assemble``);
     registered data sets have fixed splits.
 
-    Raises   DataError, one line, for an unknown name or format, and for missing or damaged files.
+    Raises   DataError, one line, for an unknown name or format, for missing or damaged files, and for a data_dir that
+             would not be looked at.
     """
     check_seed(seed)
+    if name_or_path in _SELF_CONTAINED:
+        _refuse(data_dir, name_or_path)
     if name_or_path in _REGISTERED:
         return _REGISTERED[name_or_path](None if data_dir is None else Path(data_dir).expanduser())
     try:
@@ -55,12 +60,23 @@ def load(name_or_path: str, data_dir: Path | None = None, seed: int = 0) -> Data
         raise DataError(f"{name_or_path}: cannot be looked up: {reason(error)}") from error
     if not exists or not name_or_path:  # Path("") would be the current folder
         raise DataError(_unknown(name_or_path))
+    _refuse(data_dir, name_or_path)
     if path.is_dir():
         return folder.load(path, seed)
     for ending, load_format in _FORMATS.items():
         if path.name.lower().endswith(ending):
             return load_format(path, seed)
     raise DataError(f"{path}: the format is told by the end of the name: {', '.join(_FORMATS)}, or a folder of .png")
+
+
+def _refuse(data_dir: Path | None, name: str) -> None:
+    """Raise DataError if a folder was given that would not be looked at."""
+    if data_dir is not None:
+        others = ", ".join(other for other in names() if other not in _SELF_CONTAINED)
+        raise DataError(
+            f"data_dir {data_dir} is where the files of {others} lie; {name!r} needs none: leave it out, or name another "
+            "data set or preset"
+        )
 
 
 def _unknown(name: str) -> str:

@@ -353,6 +353,7 @@ def test_resume_of_a_finished_run_tests_it_again(finished: Path) -> None:
         (["--device", "gpu"], ["device must be auto, cpu, cuda or cuda:N; got 'gpu'"]),
         (["--data", "digts"], ["unknown data set 'digts'", "did you mean 'digits'?"]),
         (["--data", "nowhere/x.npy"], ["nowhere/x.npy"]),
+        (["--data-dir", "somewhere"], ["'digits' needs none", "preset"]),
         (["--preset", "mnist-static-1-nonlinear", "--data-dir", "nowhere"], ["nowhere"]),
         (["--resume", "nowhere"], ["nowhere is no run folder"]),
         (["--resume", "."], ["is no run folder: it has no config.json"]),
