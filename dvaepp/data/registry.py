@@ -74,8 +74,8 @@ def _refuse(data_dir: Path | None, name: str) -> None:
     if data_dir is not None:
         others = ", ".join(other for other in names() if other not in _SELF_CONTAINED)
         raise DataError(
-            f"data_dir {data_dir} is where the files of {others} lie; {name!r} needs none: leave it out, or name another "
-            "data set or preset"
+            f"data_dir {data_dir} is where the files of {others} lie; {name!r} needs none: leave it out, or name "
+            "another data set or preset"
         )
 
 
