@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from dvaepp.models.feedforward import DiscreteVAE, bernoulli_log_prob
+from dvaepp.partition import Base
 
 #: Variance over images of q(z=1|x) above which a latent unit is called active (Burda et al. 2015).
 ACTIVE = 0.01
 
+_BASE_IMAGES = 2000  # images whose posterior means set the base of annealing
 _BATCH = 64  # images at a time
 _ROWS = 8192  # latent samples decoded at a time: 25 MB of float32 pixels at 28x28, which stays near the cache
 
@@ -118,8 +120,14 @@ def likelihood_of_all(
 def posterior_means(model: DiscreteVAE, images: Tensor, generator: torch.Generator, batch_size: int = 1000) -> Tensor:
     """q(z=1|x, earlier z) of images (N, D) uint8 in {0, 1}, one draw of the earlier groups each: (N, n_latents)."""
     means = []
-    for start in range(0, len(images), batch_size):
-        x = images[start : start + batch_size].float()
+    for batch in images.split(batch_size):
+        x = batch.float()
         rho = torch.rand((len(x), model.n_latents), generator=generator, device=x.device)
         means.append(model.binary_posterior(x, rho).logit_q.sigmoid())
     return torch.cat(means)
+
+
+def posterior_base(model: DiscreteVAE, images: Tensor, generator: torch.Generator) -> Base:
+    """Base of annealing fitted to the posterior's means over the first of the images (N, D) uint8 in {0, 1}."""
+    means = posterior_means(model, images[:_BASE_IMAGES], generator).mean(0)
+    return Base.fitted(means, model.prior.n1)

@@ -22,15 +22,15 @@ from rich.table import Table
 from torch import Tensor
 
 from dvaepp import data
-from dvaepp.bound import ACTIVE, Likelihood, likelihood_of_all, posterior_means
+from dvaepp.bound import ACTIVE, Likelihood, likelihood_of_all, posterior_base, posterior_means
 from dvaepp.command import choose_device, console, device_name, parse, run
 from dvaepp.config import Config
 from dvaepp.data.batches import to_device
 from dvaepp.errors import ConfigError
 from dvaepp.models.feedforward import DiscreteVAE
-from dvaepp.partition import Base, bracket
+from dvaepp.partition import bracket
 from dvaepp.run_folder import RunFolder
-from dvaepp.trainer import BASE_IMAGES, generator, load_best
+from dvaepp.trainer import generator, load_best
 from reference.partition import Bracket
 
 PROG = "evaluate"
@@ -108,11 +108,11 @@ def evaluate(
     started = time.perf_counter()
     settings = config.evaluation
     noise = generator(device, seed, "test")
-    fixed = dataset.binarised(config.data.binarisation_seed)
-    valid, test = to_device(fixed.valid, device), to_device(fixed.test, device)
+    valid, test = (
+        to_device(dataset.binarised_split(split, config.data.binarisation_seed), device) for split in ("valid", "test")
+    )
     with out.status("log Z by annealed importance sampling, both directions ..."):
-        means = posterior_means(model, valid[:BASE_IMAGES], noise).mean(0)
-        base = Base.fitted(means, model.prior.n1)
+        base = posterior_base(model, valid, noise)
         log_z = bracket(model.prior, base, settings.ais_temperatures, settings.ais_chains, noise)
     with progress_bar(out) as progress:
         task = progress.add_task(f"test images, {settings.n_importance} samples each", total=len(test), terms="")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor
 
@@ -31,12 +31,7 @@ class Terms:
 
     def named(self) -> dict[str, Tensor]:
         """The terms by name, for checks and logs."""
-        return {
-            "log_likelihood": self.log_likelihood,
-            "entropy": self.entropy,
-            "cross_entropy": self.cross_entropy,
-            "log_partition_surrogate": self.log_partition_surrogate,
-        }
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def terms(

@@ -103,8 +103,8 @@ def bracket(
     n_temperatures: int,
     n_chains: int,
     generator: torch.Generator,
-    n_replicas: int = 12,
-    n_rounds: int = 300,
+    n_replicas: int = tempering.N_REPLICAS,
+    n_rounds: int = tempering.N_ROUNDS,
 ) -> Bracket:
     """log Z from below and from above; see ``reference.partition.bracket``. Enumerated machines have no width.
 
@@ -117,8 +117,8 @@ def bracket(
     if enumerated is not None:
         return Bracket(enumerated, enumerated)
     lower = forward_estimate(rbm, base, n_temperatures, n_chains, generator)
-    ladder = torch.linspace(0, 1, n_replicas, dtype=torch.float64)
     n_tempered = max(2, -(-n_chains // _SNAPSHOTS))
+    ladder = tempering.ladder(n_replicas)
     samples = tempering.run(rbm, ladder, n_tempered, n_rounds, generator, n_snapshots=_SNAPSHOTS)
     inv_temps = torch.linspace(0, 1, n_temperatures + 1, dtype=torch.float64)
     weights = anneal_reverse(rbm, base, inv_temps, samples.z1, generator).view(_SNAPSHOTS, n_tempered)

@@ -18,6 +18,7 @@ from dvaepp.data.dataset import Dataset
 from dvaepp.gibbs import PersistentChains
 from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.run_folder import RunFolder
+from dvaepp.tempering import N_ROUNDS, ladder
 from dvaepp.tempering import run as temper
 from reference.vocabulary import Array
 
@@ -27,8 +28,7 @@ matplotlib.use("Agg")
 @torch.no_grad()
 def prior_latents(model: DiscreteVAE, count: int, sweeps: int, noise: torch.Generator) -> Tensor:
     """Samples of the prior, (count, N) in {0, 1}: independent chains by parallel tempering, then Gibbs sweeps."""
-    ladder = torch.linspace(0, 1, 12, dtype=torch.float64)
-    start = temper(model.prior, ladder, count, 300, noise)
+    start = temper(model.prior, ladder(), count, N_ROUNDS, noise)
     return _gibbs(model, torch.cat([start.z1, start.z2], dim=1), sweeps, noise)
 
 
@@ -69,7 +69,7 @@ def save_reconstructions(
     """Draw test images over what the model makes of them: pairs of rows, data above mean reconstruction."""
     device = model.train_mean.device
     columns, pairs = 12, 3
-    fixed = dataset.binarised(binarisation_seed).test
+    fixed = dataset.binarised_split("test", binarisation_seed)
     # evenly spaced, for test files are often sorted
     chosen = np.linspace(0, len(fixed) - 1, min(columns * pairs, len(fixed))).astype(int)
     x = to_device(fixed[chosen], device).float()
@@ -156,7 +156,7 @@ def save_active_units(
     path: Path, model: DiscreteVAE, dataset: Dataset, binarisation_seed: int, noise: torch.Generator
 ) -> None:
     """Draw how much each latent unit tells about the image: variance over test images of q(z=1|x), sorted."""
-    test = to_device(dataset.binarised(binarisation_seed).test, model.train_mean.device)
+    test = to_device(dataset.binarised_split("test", binarisation_seed), model.train_mean.device)
     variance = posterior_means(model, test, noise).var(0, correction=0).sort(descending=True).values.cpu().numpy()
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()

@@ -10,6 +10,15 @@ from torch import Tensor
 from dvaepp.boltzmann import RBM
 from dvaepp.gibbs import sweep
 
+#: Replicas and rounds that suffice for the priors of Table 2.
+N_REPLICAS = 12
+N_ROUNDS = 300
+
+
+def ladder(n_replicas: int = N_REPLICAS) -> Tensor:
+    """Evenly spaced inverse temperatures from 0 to 1, (n_replicas,)."""
+    return torch.linspace(0, 1, n_replicas, dtype=torch.float64)
+
 
 class Tempered(NamedTuple):
     """Samples at inverse temperature 1, (S C, N1) and (S C, N2), and each pair's fraction of accepted swaps (R - 1,).

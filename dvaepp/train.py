@@ -19,13 +19,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from dvaepp.checkpoint import load
 from dvaepp.command import INTERRUPTED, choose_device, console, device_name, parse, run
 from dvaepp.config import PRESETS, Config, preset, scaled_intervals
 from dvaepp.data import Dataset, names
 from dvaepp.errors import ConfigError, NonFiniteError, RunError
 from dvaepp.evaluate import evaluate, load_data, print_result, progress_bar, record_name
 from dvaepp.run_folder import RunFolder
-from dvaepp.trainer import WHEREABOUTS, Trainer, checkpoint_device, generator, load_best
+from dvaepp.trainer import WHEREABOUTS, Trainer, generator, load_best
 
 PROG = "train"
 _DEFAULT_PRESET = "digits"
@@ -69,14 +70,15 @@ def main(arguments: Sequence[str]) -> int:
             return _go_on(trainer, folder, dataset, out)
     folder = RunFolder.open(command.resume)
     with folder.locked():
-        before = checkpoint_device(folder)
+        tensors, facts = load(folder.checkpoint)
+        before = facts["device"]
         device = choose_device(before if command.device == "auto" else command.device)
         if device.type != before:
             out.print(f"the run was on {before}; on {device.type} it goes on with other random numbers")
         config = _resolved(command.config)
         dataset = load_data(config)
         trainer = Trainer(config, dataset, device)
-        trainer.restore(folder)
+        trainer.restore(folder, tensors, facts)
         folder.rewind_metrics(trainer.step)
         return _go_on(trainer, folder, dataset, out)
 

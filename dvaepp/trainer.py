@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dvaepp import objective
-from dvaepp.bound import likelihood_of_all, posterior_means
+from dvaepp.bound import likelihood_of_all, posterior_base
 from dvaepp.checkpoint import load, load_into, load_optimiser, optimiser_tensors, save
 from dvaepp.config import Config
 from dvaepp.data.batches import TrainingImages, to_device
@@ -23,14 +23,12 @@ from dvaepp.partition import Base, forward_estimate
 from dvaepp.run_folder import RunFolder
 from dvaepp.smoothing import OverlappingExponential
 
-_TERMS = ("log_likelihood", "entropy", "cross_entropy", "log_partition_surrogate")
+_TERMS = tuple(field.name for field in fields(objective.Terms))
 
 #: Temperatures and chains of annealing for the rows of training terms, and for validation, where it must be good enough
 #: to rank checkpoints; the final test uses the configured bracket.
 _QUICK = (100, 128)
 _VALIDATION = (300, 256)
-#: Images whose posterior means set the base of annealing.
-BASE_IMAGES = 2000
 #: Iterations between looks for non-finite terms where looking means waiting for the device.
 _CHECK_EVERY_ON_DEVICE = 50
 
@@ -52,12 +50,12 @@ class Trainer:
 
     def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.data_digest = dataset.digest()
+        self.data_digest = dataset.digest
         batch_size, n_images = config.optimisation.batch_size, len(dataset.train)
         if batch_size > n_images:
             raise ConfigError(f"batch_size must not exceed the {n_images} training images; got {batch_size}")
         self.images = TrainingImages(dataset, device, config.seed)
-        self.valid = to_device(dataset.binarised(config.data.binarisation_seed).valid, device)
+        self.valid = to_device(dataset.binarised_split("valid", config.data.binarisation_seed), device)
         self.model = build_model(config, dataset.train.shape[1]).to(device)
         self.model.initialise(self.images.mean())
         self.generator = generator(device, config.seed, "training")
@@ -91,7 +89,7 @@ class Trainer:
         self.chains.run(prior, self.config.prior.sweeps, self.generator)
         terms = objective.terms(self.model, x, rho, self.smoothing, self.chains.z1, self.chains.z2)
         with torch.no_grad():
-            values = torch.stack([terms.named()[name].detach() for name in _TERMS]).double()
+            values = torch.stack(list(terms.named().values())).double()
             bad = ~values.isfinite() & (self._first_bad < 0)
             self._first_bad[bad] = self.step + 1
         if self.device.type == "cpu" or (self.step + 1) % _CHECK_EVERY_ON_DEVICE == 0:
@@ -104,7 +102,7 @@ class Trainer:
         self.step += 1
 
     def check_finite(self) -> None:
-        """Raise NonFiniteError if any term so far, or any weight, was NaN or infinite."""
+        """Raise NonFiniteError if any term so far was NaN or infinite."""
         first = self._first_bad.tolist()
         found = [(step, name) for step, name in zip(first, _TERMS, strict=True) if step > 0]
         if found:
@@ -124,7 +122,7 @@ class Trainer:
         the prior's entropy taken at the end. E_p[E] is the mean over the persistent chains.
         """
         self.check_finite()
-        log_likelihood, entropy, cross_entropy, surrogate = (self._sums / max(1, self._count)).tolist()
+        means = dict(zip(_TERMS, (self._sums / max(1, self._count)).tolist(), strict=True))
         self._sums.zero_()
         self._count = 0
         prior, chains = self.model.prior, self.chains
@@ -133,13 +131,12 @@ class Trainer:
         log_z = forward_estimate(prior, base, *_QUICK, noise).log_partition
         with torch.no_grad():
             prior_entropy = log_z - float(objective.log_partition_surrogate(prior, chains.z1, chains.z2))
-        kl = cross_entropy + surrogate - entropy + prior_entropy
+        surrogate = means.pop("log_partition_surrogate")
+        kl = means["cross_entropy"] + surrogate - means["entropy"] + prior_entropy
         return {
-            "elbo": log_likelihood - kl,
-            "log_likelihood": log_likelihood,
+            "elbo": means["log_likelihood"] - kl,
             "kl": kl,
-            "entropy": entropy,
-            "cross_entropy": cross_entropy,
+            **means,
             "log_partition": log_z,
             "kl_weight": self.config.optimisation.kl_weight_at(self.step),
             "learning_rate": self.config.optimisation.learning_rate_at(self.step),
@@ -150,8 +147,7 @@ class Trainer:
         noise = generator(self.device, self.config.seed, "validation")
         self.model.eval()
         prior = self.model.prior
-        means = posterior_means(self.model, self.valid[:BASE_IMAGES], noise).mean(0)
-        base = Base.fitted(means, prior.n1)
+        base = posterior_base(self.model, self.valid, noise)
         log_z = forward_estimate(prior, base, *_VALIDATION, noise)
         result = likelihood_of_all(self.model, self.valid, self.config.evaluation.valid_importance, noise)
         self.model.train()
@@ -195,12 +191,11 @@ class Trainer:
         }
         save(run.checkpoint, tensors, facts)
 
-    def restore(self, run: RunFolder) -> None:
-        """Go back to the run's checkpoint.
+    def restore(self, run: RunFolder, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Go back to the run's checkpoint, as ``checkpoint.load`` has read it.
 
-        Raises   RunError if it is missing, damaged, or of another configuration.
+        Raises   RunError if it is of another configuration or other images.
         """
-        tensors, facts = load(run.checkpoint)
         _check_same(run, self.config, self.data_digest, facts)
         load_into(self.model, tensors, "model.", run.checkpoint)
         load_into(self.chains, tensors, "chains.", run.checkpoint)
@@ -234,7 +229,7 @@ def load_best(
     if not run.best.exists():
         raise RunError(f"{run.path} has no best.safetensors yet: no validation was reached; go on with --resume")
     tensors, facts = load(run.best)
-    _check_same(run, config, dataset.digest(), facts)
+    _check_same(run, config, dataset.digest, facts)
     model = build_model(config, dataset.train.shape[1])
     load_into(model, tensors, "model.", run.best)
     return model.to(device).eval(), facts
@@ -251,11 +246,6 @@ def _check_same(run: RunFolder, config: Config, data_digest: str, facts: Mapping
             raise RunError(f"{run.path}: its checkpoint is of another configuration: {name} is {there}, not {here}")
     if facts["data_digest"] != data_digest:
         raise RunError(f"{run.path}: it was trained on other images than those given; see --data and --data-dir")
-
-
-def checkpoint_device(run: RunFolder) -> str:
-    """The kind of device (cpu or cuda) that the run's checkpoint was written on."""
-    return str(load(run.checkpoint)[1]["device"])
 
 
 def build_model(config: Config, n_pixels: int) -> DiscreteVAE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -78,6 +79,7 @@ class Dataset:
                 )
         return {split: _read_only(labels[split]) for split in SPLITS}
 
+    @functools.cached_property
     def digest(self) -> str:
         """Short name of the images themselves, the same wherever they lie: two data sets with one digest are equal."""
         digest = hashlib.blake2b(digest_size=16)
@@ -99,12 +101,19 @@ class Dataset:
             return self
         return replace(
             self,
-            train=binarise_static(self.train, self.levels, seed, stream=_BINARISING_STREAM["train"]),
-            valid=binarise_static(self.valid, self.levels, seed, stream=_BINARISING_STREAM["valid"]),
-            test=binarise_static(self.test, self.levels, seed, stream=_BINARISING_STREAM["test"]),
+            train=self.binarised_split("train", seed),
+            valid=self.binarised_split("valid", seed),
+            test=self.binarised_split("test", seed),
             levels=1,
             provenance=f"{self.provenance}; binarised once with seed {seed}",
         )
+
+    def binarised_split(self, split: str, seed: int) -> Pixels:
+        """Return the images of one split as ``binarised`` gives them, at that split's cost alone."""
+        pixels: Pixels = getattr(self, split)
+        if self.levels == 1:
+            return pixels
+        return binarise_static(pixels, self.levels, seed, stream=_BINARISING_STREAM[split])
 
 
 def binarise_static(pixels: Pixels, levels: int, seed: int, *, stream: int = 0) -> Pixels:
