@@ -197,3 +197,61 @@ class RBM:
     def n2(self) -> int:
         """Number of units on the second side."""
         return int(self.a2.size)
+
+    def general(self) -> BoltzmannMachine:
+        """The same distribution as a general Boltzmann machine over (z1, z2), without couplings inside a side.
+
+        Shapes   -> a (N1 + N2,), J (N1 + N2, N1 + N2)
+        """
+        J = np.zeros((self.n1 + self.n2,) * 2)
+        J[: self.n1, self.n1 :] = self.W
+        J[self.n1 :, : self.n1] = self.W.T
+        return BoltzmannMachine(np.concatenate([self.a1, self.a2]), J)
+
+
+@dataclass(frozen=True, eq=False)
+class BoltzmannMachine:
+    """A general Boltzmann machine: binary units, any two of which may be coupled.
+
+    p(z) = exp(-E(z)) / Z with E(z) = -a'z - z'J z / 2; every pair is counted twice in z'J z, hence the half. As with
+    ``RBM`` the parameters are copied to float64.
+
+    Source   DVAE++ (arXiv:1802.04920), section 5; Ackley, Hinton, Sejnowski (1985).
+    Shapes   a (N,), J (N, N)
+    Domain   finite parameters; J symmetric with a zero diagonal; at least one unit
+    Units    nats (parameters are terms of a log-probability)
+    Raises   ShapeError if the shapes do not fit; DomainError for an entry that is not finite, a coupling of a unit with
+             itself, or a J that is not symmetric; TypeError for a dtype that is not a number.
+    """
+
+    a: Array
+    J: Array
+
+    def __post_init__(self) -> None:
+        for name in ("a", "J"):
+            # The dataclass is frozen; this is its one moment of construction.
+            object.__setattr__(self, name, np.array(as_float(name, getattr(self, name)), dtype=np.float64))
+        if self.a.ndim != 1 or self.a.size == 0:
+            raise ShapeError(f"a must be a vector with at least one unit; got {self.a.shape}")
+        if self.J.shape != (self.n, self.n):
+            raise ShapeError(f"J must be (N, N) = ({self.n}, {self.n}) to match a; got {self.J.shape}")
+        for name in ("a", "J"):
+            check_finite(name, getattr(self, name))
+        check("J", self.J, (self.J == 0) | ~np.eye(self.n, dtype=bool), "be 0 on its diagonal; put it into a")
+        check("J", self.J, self.J == self.J.T, "be symmetric; for one-sided couplings pass J + J.T")
+
+    @property
+    def n(self) -> int:
+        """Number of units."""
+        return int(self.a.size)
+
+
+def as_relaxed(name: str, value: ArrayLike, n_units: int) -> Array:
+    """Turn probabilities or relaxed states, one row per sample or chain, into a float64 matrix with entries in [0, 1].
+
+    Shapes   value (B, n_units) -> (B, n_units)
+    Raises   as ``as_rows``, and DomainError for an entry outside [0, 1].
+    """
+    relaxed = as_rows(name, value, n_units)
+    check_unit_interval(name, relaxed)
+    return relaxed

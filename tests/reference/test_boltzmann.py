@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import boltzmann
-from reference.boltzmann import energy, log_marginal_z1, log_partition, logits_z1, logits_z2, marginals
+from reference.boltzmann import (
+    all_states,
+    energy,
+    free_energy,
+    log_marginal_z1,
+    log_partition,
+    log_partition_gradient,
+    log_partition_surrogate,
+    logits_z1,
+    logits_z2,
+    marginals,
+)
 from reference.vocabulary import RBM, DomainError, ShapeError
 
 MACHINES = st.builds(
@@ -58,7 +69,9 @@ def test_marginal_and_conditionals_by_enumeration(rbm):
     table = joint_table(rbm)
     for z1 in itertools.product([0, 1], repeat=rbm.n1):
         rows = [(z2, weight) for first, z2, weight in table if first == z1]
-        assert log_marginal_z1(rbm, [z1])[0] == pytest.approx(np.log(sum(w for _, w in rows)), abs=1e-12)
+        log_sum = np.log(sum(w for _, w in rows))
+        assert log_marginal_z1(rbm, [z1])[0] == pytest.approx(log_sum, abs=1e-12)
+        assert free_energy(rbm, [z1])[0] == pytest.approx(-log_sum, abs=1e-12)
         odds = [
             np.log(sum(w for z2, w in rows if z2[j]) / sum(w for z2, w in rows if not z2[j])) for j in range(rbm.n2)
         ]
@@ -71,21 +84,102 @@ def test_marginal_and_conditionals_by_enumeration(rbm):
         np.testing.assert_allclose(logits_z1(rbm, [z2])[0], odds, atol=1e-10)
 
 
+def moved(rbm, **direction):
+    """The machine a step further: every named parameter plus its direction."""
+    return RBM(*(getattr(rbm, name) + direction.get(name, 0.0) for name in ("a1", "a2", "W")))
+
+
+def single_steps(rbm, size):
+    """Name, index and step of every single parameter."""
+    for name in ("a1", "a2", "W"):
+        shape = getattr(rbm, name).shape
+        for index in np.ndindex(shape):
+            step = np.zeros(shape)
+            step[index] = size
+            yield name, index, step
+
+
+def slopes(function, rbm, size):
+    """Central differences of a function of the machine in all its parameters, as arrays a1, a2, W."""
+    result = {name: np.zeros_like(getattr(rbm, name)) for name in ("a1", "a2", "W")}
+    for name, index, step in single_steps(rbm, size):
+        result[name][index] = (function(moved(rbm, **{name: step})) - function(moved(rbm, **{name: -step}))) / (
+            2 * size
+        )
+    return result["a1"], result["a2"], result["W"]
+
+
 def test_marginals_are_the_gradient_of_log_partition():
     rbm = random_machine(4, 3, 1.0, np.random.default_rng(1))
-    mean1, mean2, pair = marginals(rbm)
-    step = 1e-5
+    for ours, slope in zip(marginals(rbm), slopes(log_partition, rbm, 1e-5), strict=True):
+        np.testing.assert_allclose(ours, slope, atol=1e-9)
 
-    def moved(size, **direction):
-        return RBM(*(getattr(rbm, name) + size * direction.get(name, 0.0) for name in ("a1", "a2", "W")))
 
-    def slope(**direction):
-        rise = log_partition(moved(step, **direction)) - log_partition(moved(-step, **direction))
-        return rise / (2 * step)
+def random_samples(rbm, n_samples, rng):
+    return tuple(rng.integers(0, 2, size=(n_samples, n)).astype(float) for n in (rbm.n1, rbm.n2))
 
-    assert slope(a1=np.eye(4)[2]) == pytest.approx(mean1[2], abs=1e-9)
-    assert slope(a2=np.eye(3)[1]) == pytest.approx(mean2[1], abs=1e-9)
-    assert slope(W=np.outer(np.eye(4)[3], np.eye(3)[0])) == pytest.approx(pair[3, 0], abs=1e-9)
+
+def test_the_gradient_from_samples_is_that_of_the_surrogate():
+    """The surrogate is linear in the parameters, so a difference quotient is exact but for rounding at any step."""
+    rng = np.random.default_rng(5)
+    rbm = random_machine(3, 2, 1.0, rng)
+    z1, z2 = random_samples(rbm, 17, rng)
+    by_difference = slopes(lambda machine: log_partition_surrogate(machine, z1, z2), rbm, 1.0)
+    for ours, slope in zip(log_partition_gradient(rbm, z1, z2), by_difference, strict=True):
+        np.testing.assert_allclose(ours, slope, atol=1e-14)
+
+
+def test_over_the_machines_own_distribution_the_gradient_is_that_of_log_partition():
+    """All states, each with its probability: the judge is a central difference of log Z, enumerated term by term.
+
+    The value is not log Z: the machine's entropy is missing.
+    """
+    rng = np.random.default_rng(6)
+    rbm = random_machine(3, 2, 1.0, rng)
+    table = joint_table(rbm)
+    log_z = np.log(sum(weight for *_, weight in table))
+    mean, value, entropy = [0.0, 0.0, 0.0], 0.0, 0.0
+    for z1, z2, weight in table:
+        prob = weight / np.exp(log_z)
+        gradient = log_partition_gradient(rbm, [z1], [z2])
+        mean = [total + prob * part for total, part in zip(mean, gradient, strict=True)]
+        value += prob * log_partition_surrogate(rbm, [z1], [z2])
+        entropy -= prob * np.log(prob)
+    by_difference = slopes(lambda machine: np.log(sum(weight for *_, weight in joint_table(machine))), rbm, 1e-5)
+    for ours, slope in zip(mean, by_difference, strict=True):
+        np.testing.assert_allclose(ours, slope, atol=1e-9)
+    assert value == pytest.approx(log_z - entropy, abs=1e-12)
+    assert entropy > 0.1
+
+
+def test_samples_that_do_not_fit_are_refused():
+    rbm = RBM(np.zeros(2), np.zeros(3), np.zeros((2, 3)))
+    z1, z2 = np.zeros((4, 2)), np.zeros((4, 3))
+    for function in (log_partition_surrogate, log_partition_gradient):
+        with pytest.raises(ShapeError, match=r"^z1 must be \(B, 2\), one row per sample; got \(4, 3\)"):
+            function(rbm, z2, z2)
+        with pytest.raises(ShapeError, match=r"same number of rows; got z1 \(4, 2\), z2 \(1, 3\)"):
+            function(rbm, z1, z2[:1])
+        with pytest.raises(DomainError, match=r"^z2 must be 0 or 1; entry \(0, 0\) is 0\.5"):
+            function(rbm, z1, z2 + 0.5)
+        with pytest.raises(DomainError, match=r"the number of rows of z1 must be a whole number of at least 1; got 0"):
+            function(rbm, z1[:0], z2[:0])
+        with pytest.raises(TypeError, match=r"^z1 must be float32 or float64"):
+            function(rbm, z1.astype(complex), z2)
+
+
+def test_all_states_counts_in_binary():
+    np.testing.assert_array_equal(np.concatenate(list(all_states(2))), [[0, 0], [1, 0], [0, 1], [1, 1]])
+    assert [chunk.shape for chunk in all_states(0)] == [(1, 0)]
+    chunks = list(all_states(12, width=2**18))  # four rows of the wide matrix at a time
+    assert {chunk.shape for chunk in chunks} == {(4, 12)}
+    codes = np.concatenate(chunks) @ 2 ** np.arange(12)
+    np.testing.assert_array_equal(codes, np.arange(2**12))
+    assert len(next(all_states(3, width=2**30))) == 1
+    with pytest.raises(DomainError, match="n_units must be a whole number of at least 0; got -1"):
+        next(all_states(-1))
+    with pytest.raises(DomainError, match="width must be a whole number of at least 1; got 0"):
+        next(all_states(3, width=0))
 
 
 def test_chunks_change_nothing(monkeypatch):
@@ -132,29 +226,9 @@ def test_too_large_a_machine_names_the_way_out():
             function(rbm)
 
 
-def test_machines_are_checked_and_copied():
-    a1, a2, W = np.zeros(3), np.zeros(2, np.float32), np.zeros((3, 2), int)
-    rbm = RBM(a1, a2, W)
-    assert {rbm.a1.dtype, rbm.a2.dtype, rbm.W.dtype} == {np.dtype(np.float64)}
-    assert (rbm.n1, rbm.n2) == (3, 2)
-    a1[0] = np.nan
-    assert rbm.a1[0] == 0
-    with pytest.raises(ShapeError, match=r"^W must be \(N1, N2\) = \(3, 2\) to match .*; got \(2, 3\)\. Transposed\?$"):
-        RBM(np.zeros(3), a2, W.T)
-    with pytest.raises(ShapeError, match=r"got \(3, 3\)\.$"):
-        RBM(np.zeros(3), a2, np.zeros((3, 3)))
-    with pytest.raises(ShapeError, match=r"a2 must be a vector with at least one unit; got \(0,\)"):
-        RBM(np.zeros(3), [], np.zeros((3, 0)))
-    with pytest.raises(DomainError, match=r"W must be finite; entry \(1, 0\) is nan"):
-        RBM(np.zeros(2), np.zeros(1), [[0.0], [np.nan]])
-    with pytest.raises(DomainError, match="a1 must be finite; entry 1 is inf"):
-        RBM([0.0, np.inf], np.zeros(1), np.zeros((2, 1)))
-    with pytest.raises(TypeError, match="a1 must be float32 or float64"):
-        RBM(["x"], np.zeros(1), np.zeros((1, 1)))
-
-
 @pytest.mark.parametrize(
-    ("function", "argument"), [(logits_z2, "z1"), (logits_z1, "z2"), (log_marginal_z1, "z1"), (energy, "z1")]
+    ("function", "argument"),
+    [(logits_z2, "z1"), (logits_z1, "z2"), (log_marginal_z1, "z1"), (free_energy, "z1"), (energy, "z1")],
 )
 def test_states_that_do_not_fit_are_refused(function, argument):
     rbm = RBM(np.zeros(2), np.zeros(2), np.zeros((2, 2)))
