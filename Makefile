@@ -7,7 +7,7 @@ STAMP := $(VENV)/.built
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types unit format wheel clean
+.PHONY: help train test lint types unit format study wheel figures clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,10 @@ types: $(STAMP) ## check types
 
 # Two workers with one thread each: small matrices gain nothing from more threads, and two pools fight over the cores.
 unit: $(STAMP) ## run the tests (ARGS="-k name" selects)
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu' $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu and not slow' $(ARGS)
+
+study: $(STAMP) ## run the studies that take minutes: 200 random machines against all estimates of log Z
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
 format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
@@ -41,6 +44,9 @@ format: $(STAMP) ## rewrite the code in the project's style
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+figures: $(STAMP) ## draw the pictures of docs/figures (ARGS="mixing nu" chooses)
+	$(BIN)/python -m validation.figures $(ARGS)
 
 clean: ## remove what was built; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -48,7 +48,8 @@ class OverlappingExponential:
 
 def nu(smoothing: OverlappingExponential, zeta: Tensor, logit_q: Tensor) -> Tensor:
     """q(z=1|zeta, x); see ``reference.posterior.nu``."""
-    return torch.sigmoid(logit_q + smoothing.log_ratio(zeta))
+    # torch.sigmoid flushes what is below the normal numbers to 0; this does not.
+    return torch.nn.functional.logsigmoid(logit_q + smoothing.log_ratio(zeta)).exp()
 
 
 class _InverseCDF(torch.autograd.Function):
@@ -127,7 +128,7 @@ class _Sharpness:
 
 @dataclass(frozen=True)
 class _Root:
-    """See ``reference.smoothing._Root``; x0, x1, n0 and q_minus_p are left to those who need them."""
+    """See ``reference.smoothing.exponential._Root``; x0, x1, n0 and q_minus_p are left to those who need them."""
 
     zeta: Tensor
     mirrored: Tensor
@@ -144,7 +145,7 @@ class _Root:
 
 @dataclass(frozen=True)
 class _Central:
-    """What ``reference.smoothing._root`` does otherwise for central logits; right where ``mask`` is."""
+    """What ``reference.smoothing.exponential._root`` does otherwise for central logits; right where ``mask`` is."""
 
     mask: Tensor
     q_minus_p: Tensor
@@ -155,7 +156,7 @@ class _Central:
 
 
 def _central(rho: Tensor, size: Tensor, mirrored: Tensor, s: _Sharpness) -> _Central:
-    """See ``reference.smoothing._root``, idea 4."""
+    """See ``reference.smoothing.exponential._root``, idea 4."""
     q_minus_p = -torch.tanh(size / 2)
     u = torch.where(mirrored, 1 - 2 * rho, 2 * rho - 1)
     B = (u * s.one_minus_d + q_minus_p * (1 + s.d)) / 2
@@ -171,7 +172,7 @@ def _central(rho: Tensor, size: Tensor, mirrored: Tensor, s: _Sharpness) -> _Cen
 
 
 def _root(rho: Tensor, logit_q: Tensor, sharpness: _Sharpness) -> _Root:
-    """See ``reference.smoothing._root``, whose names and order this follows."""
+    """See ``reference.smoothing.exponential._root``, whose names and order this follows."""
     s, beta, one_minus_d = sharpness, sharpness.beta, sharpness.one_minus_d
     tiny = torch.finfo(torch.float64).tiny
     size = logit_q.abs()
@@ -234,7 +235,7 @@ def _dzeta_dlogit_q(root: _Root, rho: Tensor, sharpness: _Sharpness) -> Tensor:
 
 
 def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
-    """See ``reference.smoothing._dzeta_dbeta``."""
+    """See ``reference.smoothing.exponential._dzeta_dbeta``."""
     beta = sharpness.beta
     x0 = torch.where(root.left, root.nearer, 1 - root.nearer)
     x1 = torch.where(root.left, 1 - root.nearer, root.nearer)
@@ -245,10 +246,12 @@ def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
 
     q_minus_p = -torch.tanh(logit_q.abs() / 2)
     small = ((q_minus_p > -0.46) & (beta < 6)) | (beta < 3)
-    a_small, t_small = a.clamp_max(6), t.clamp_max(6)
-    difference = _sinh_term(t_small) - _sinh_term(a_small)
-    total = _cosh_term(t_small) + _cosh_term(a_small)
-    near = (q_minus_p * total - difference) / (2 * S * torch.expm1(beta.clamp_max(6)))
+    gap = x1 - x0
+    logit = -logit_q.abs()
+    middle = small & (q_minus_p > -0.5) & (gap.abs() < 0.125) & (-logit < beta)
+    log_ratio = logit - 2 * torch.atanh(torch.where(middle, root.B / S, torch.zeros_like(S)))
+    gap = torch.where(middle, log_ratio / beta, gap)
+    near = _gentle_imbalance(x0, x1, gap, q_minus_p, beta) / (2 * S * torch.expm1(beta.clamp_max(6)))
 
     y = (root.B.abs() + S).clamp_min(tiny)
     overlap = root.sqrt_pq * sharpness.sqrt_d
@@ -265,6 +268,14 @@ def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
     return torch.where(root.mirrored, -result, result)
 
 
+def _gentle_imbalance(x0: Tensor, x1: Tensor, gap: Tensor, q_minus_p: Tensor, beta: Tensor) -> Tensor:
+    """See ``reference.smoothing.series.gentle_imbalance``."""
+    beta = beta.clamp_max(6)
+    a, t = beta * x0, beta * x1
+    first = beta * (q_minus_p - beta * gap / 3)
+    return first + (q_minus_p * (_cosh_rest(t) + _cosh_rest(a)) - (_sinh_rest(t) - _sinh_rest(a)))
+
+
 def _linear_excess(x: Tensor, n: Tensor) -> Tensor:
     series = torch.zeros_like(x)
     clipped = x.clamp_max(1)
@@ -277,14 +288,17 @@ def _quadratic_excess(x: Tensor, n: Tensor, linear_excess: Tensor) -> Tensor:
     return torch.where(x < 1, n - linear_excess, (n - x * torch.exp(-x)) / x)
 
 
-def _sinh_term(x: Tensor) -> Tensor:
+def _sinh_rest(x: Tensor) -> Tensor:
+    square = x * x
+    series = torch.zeros_like(x)
+    for k in range(22, 1, -1):
+        series = square * (2 / math.factorial(2 * k + 1) + series)
+    return square * series
+
+
+def _cosh_rest(x: Tensor) -> Tensor:
     square = x * x
     series = torch.zeros_like(x)
     for k in range(22, 0, -1):
-        series = square * (2 / math.factorial(2 * k + 1) + series)
-    return series
-
-
-def _cosh_term(x: Tensor) -> Tensor:
-    half = torch.sinh(x / 2)
-    return torch.where(x > 0, 4 * half * (half / x), torch.zeros_like(x))
+        series = square * (2 / math.factorial(2 * k + 2) + series)
+    return x * series

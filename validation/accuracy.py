@@ -1,18 +1,17 @@
 """Smoothing transforms against multi-precision arithmetic.
 
-The yardstick is the *mixed error* of a result g(rho, l):
+The yardstick is the *mixed error* of a result g of inputs x, y (rho or zeta, and a logit):
 
-    |g - g_true| / (eps |g_true| + D_rho + D_l + underflow)
+    |g - g_true| / (eps |g_true| + D_x + D_y + underflow)
 
-D_rho and D_l are what one rounding of an input does to g: the largest change of g when rho, or l, moves by a relative
-eps. Where g is straight on that scale, which is nearly everywhere, this is the first-order eps (|rho dg/drho| +
-|l dg/dl|); where it is not (on the plateau between the two modes one rounding of rho can carry zeta from
-0.05 to 0.95), the first-order term means nothing in either direction and the change itself is taken. An absolute error
-would be blind for small g and a relative one unfair where g itself is ill-conditioned. ``underflow`` is the spacing of
-the subnormal numbers, below which no floating-point result can be resolved.
+D_x is what one rounding of an input does to g: the largest change of g when x moves by a relative eps. Where g is
+straight on that scale, which is nearly everywhere, the sum is the first-order eps (|x dg/dx| + |y dg/dy|); where it is
+not (on the plateau between the two modes one rounding of rho can carry zeta from 0.05 to 0.95), the first-order term
+means nothing in either direction and the change itself is taken. An absolute error would be blind for small g and a
+relative one unfair where g itself is ill-conditioned. ``underflow`` is the spacing of the subnormal numbers, below
+which no floating-point result can be resolved. The sharpness is not among the inputs: its rounding is not excused.
 
-The truth is computed here from the quadratic of the paper and from textbook derivatives, with enough digits that their
-cancellations do not matter: a derivation independent of the stable forms it judges.
+The truth comes from ``validation.truth``.
 """
 
 from __future__ import annotations
@@ -20,28 +19,56 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import mpmath
 import numpy as np
 import torch
+from mpmath import mpf
 from numpy.typing import NDArray
 
 import dvaepp.smoothing
 import reference.smoothing
-from reference.smoothing import InverseCDF
+from reference.smoothing import InverseCDF, MixtureSmoothing
+from validation.truth import KINDS, OUTPUTS, MixtureTruth, sigmoid_pair
 
-#: The outputs that are judged, in the order of ``InverseCDF``.
-OUTPUTS = ("zeta", "dzeta_dlogit_q", "dzeta_drho", "dzeta_dbeta")
+EXPONENTIAL = "overlapping exponential"
 
 Floats: TypeAlias = NDArray[np.floating]
 Outputs: TypeAlias = Mapping[str, Floats]
+Judged: TypeAlias = tuple[mpf, mpf]  # a true value, and the sum of the changes D
+
+#: The reference's class of each kind, as a function of the sharpness.
+REFERENCE: dict[str, type[Any]] = {
+    EXPONENTIAL: reference.smoothing.OverlappingExponential,
+    "overlapping logistic": reference.smoothing.OverlappingLogistic,
+    "spike-and-exponential": reference.smoothing.SpikeExponential,
+    "power function": reference.smoothing.PowerFunction,
+    "Gaussian": reference.smoothing.Gaussian,
+    "uniform + exponential": reference.smoothing.UniformExponential,
+    "binary Concrete": reference.smoothing.BinaryConcrete,
+}
+
+#: Forward operations of (zeta, second argument).
+FORWARD = ("log_r0", "log_r1", "r_cdf0", "r_cdf1", "log_ratio", "log_prob", "cdf", "nu")
 
 
-def reference_inverse_cdf(rho: Floats, logit_q: Floats, beta: Floats) -> Outputs:
+def reference_inverse_cdf(rho: Floats, logit_q: Floats, beta: Floats, kind: str = EXPONENTIAL) -> Outputs:
     """The NumPy definition: all outputs, each (N,) and of the dtype of the inputs."""
-    result = reference.smoothing.OverlappingExponential(beta).inverse_cdf_with_derivatives(rho, logit_q)
+    result = REFERENCE[kind](beta).inverse_cdf_with_derivatives(rho, logit_q)
     return {name: getattr(result, name) for name in OUTPUTS}
+
+
+def reference_forward(zeta: Floats, logit_q: Floats, beta: Floats, kind: str) -> Outputs:
+    """The NumPy definitions of everything that takes a zeta, each (N,) and of the dtype of the inputs."""
+    smoothing = REFERENCE[kind](beta)
+    outputs = {"log_prob": smoothing.log_prob(zeta, logit_q), "cdf": smoothing.cdf(zeta, logit_q)}
+    if isinstance(smoothing, MixtureSmoothing):
+        for z in (0, 1):
+            unit = np.full_like(zeta, z)
+            outputs |= {f"log_r{z}": smoothing.log_r(zeta, unit), f"r_cdf{z}": smoothing.r_cdf(zeta, unit)}
+        outputs |= {"log_ratio": smoothing.log_ratio(zeta), "nu": smoothing.nu(zeta, logit_q)}
+    return outputs
 
 
 def torch_inverse_cdf(rho: Floats, logit_q: Floats, beta: Floats) -> Outputs:
@@ -65,7 +92,7 @@ def torch_inverse_cdf_of_number(rho: Floats, logit_q: Floats, beta: Floats) -> O
     return outputs
 
 
-#: What is judged. Adding an implementation is adding a line.
+#: Implementations of the overlapping exponentials' inverse CDF that are judged. Adding one is adding a line.
 IMPLEMENTATIONS: dict[str, Callable[[Floats, Floats, Floats], Outputs]] = {
     "reference": reference_inverse_cdf,
     "torch": torch_inverse_cdf,
@@ -75,11 +102,12 @@ IMPLEMENTATIONS: dict[str, Callable[[Floats, Floats, Floats], Outputs]] = {
 
 @dataclass(frozen=True)
 class WorstCase:
-    """The largest mixed error of one output and the input that causes it."""
+    """The largest mixed error of one output and the input that causes it; ``first`` is rho or zeta."""
 
     output: str
     mixed_error: float
-    rho: float
+    first: str
+    value: float
     logit_q: float
     beta: float
     got: float
@@ -88,7 +116,7 @@ class WorstCase:
     @property
     def where(self) -> str:
         """The input, to be replayed."""
-        return f"rho={self.rho!r}, logit_q={self.logit_q!r}, beta={self.beta!r}"
+        return f"{self.first}={self.value!r}, logit_q={self.logit_q!r}, beta={self.beta!r}"
 
     def __str__(self) -> str:
         """One line that can be replayed."""
@@ -98,65 +126,86 @@ class WorstCase:
         )
 
 
-@lru_cache(maxsize=20_000)  # milliseconds each, and every implementation is judged on the same points
-def exponential_truth(rho: float, logit_q: float, beta: float, eps: float) -> dict[str, tuple[mpmath.mpf, mpmath.mpf]]:
-    """True value and D_rho + D_l (see the module's head) of every output of the overlapping exponentials.
+@lru_cache(maxsize=60_000)  # milliseconds each, and every implementation is judged on the same points
+def inverse_truth(kind: str, rho: float, logit_q: float, beta: float, eps: float) -> dict[str, Judged]:
+    """True value and D_rho + D_l (see the module's head) of every output of a kind's inverse CDF.
 
     Shapes   scalars; the result maps each name of ``OUTPUTS`` to (value, change).
     """
-    # d = e^{-beta} and p = e^{-|l|} meet 1 in the discriminant, whose square root is then subtracted from its like; and
-    # rho meets 1 in e^{-beta zeta}. (1.1 digits for each unit of an exponent where 0.43 would hold one such meeting.)
-    finite = abs(logit_q) if np.isfinite(logit_q) else 0.0
-    smallness = -np.log(rho) if rho > 0 else 0.0
-    with mpmath.workdps(int(60 + (beta + finite + smallness) / 1.1)):
-        r, b = mpmath.mpf(rho), mpmath.mpf(beta)
-        d, q = mpmath.exp(-b), _sigmoid(mpmath.mpf(logit_q))
-        here = _exponential(r, q, b, d)
-        # The inputs one rounding away, and the steepest point of the plateau (B = 0) if it lies between.
+    truth = KINDS[kind]
+    with mpmath.workdps(truth.digits(rho, logit_q, beta)):
+        r, logit, b = mpf(rho), mpf(logit_q), mpf(beta)
+        p, q = sigmoid_pair(logit)
+        # The inputs one rounding away, and the steepest point of the plateau between two modes if it lies between.
         moved_rho = [x for x in (r * (1 - eps), r * (1 + eps)) if x <= 1] if rho != 0 else []
-        moved_q: list[mpmath.mpf] = []
+        moved_pq = []
         if np.isfinite(logit_q) and logit_q != 0:
-            logit = mpmath.mpf(logit_q)
-            moved_q = [_sigmoid(logit * (1 - eps)), _sigmoid(logit * (1 + eps))]
-            steepest_rho = (1 - q - q * d) / (1 - d)
-            if abs(steepest_rho - r) <= eps * r:
-                moved_rho.append(steepest_rho)
-            steepest_p = (r * (1 - d) + d) / (1 + d)
-            steepest_logit = mpmath.log((1 - steepest_p) / steepest_p)
-            if abs(steepest_logit - logit) <= eps * abs(logit):
-                moved_q.append(1 - steepest_p)
-        by_rho = [_exponential(x, q, b, d) for x in moved_rho]
-        by_logit = [_exponential(r, x, b, d) for x in moved_q]
-        truth = {}
-        for i, name in enumerate(OUTPUTS):
-            change = sum(
-                max((abs(value[i] - here[i]) for value in by), default=mpmath.mpf(0)) for by in (by_rho, by_logit)
-            )
-            truth[name] = (+here[i], +change)
-        return truth
+            moved_pq = [sigmoid_pair(logit * (1 - eps)), sigmoid_pair(logit * (1 + eps))]
+            steepest = truth.steepest(logit, b)
+            if steepest is not None and isinstance(truth, MixtureTruth):
+                c = truth.components(steepest, b)
+                steepest_rho = p * c.F0 + q * c.F1
+                if abs(steepest_rho - r) <= eps * r:
+                    moved_rho.append(steepest_rho)
+                steepest_p = (r - c.F1) / (c.F0 - c.F1)
+                if 0 < steepest_p < 1:
+                    steepest_logit = mpmath.log((1 - steepest_p) / steepest_p)
+                    if abs(steepest_logit - logit) <= eps * abs(logit):
+                        moved_pq.append((steepest_p, 1 - steepest_p))
+        here = truth.inverse(r, p, q, b)
+        by_rho = [truth.inverse(x, p, q, b) for x in moved_rho]
+        by_logit = [truth.inverse(r, *pair, b) for pair in moved_pq]
+        return {
+            name: (+here[i], _change(here[i], [v[i] for v in by_rho]) + _change(here[i], [v[i] for v in by_logit]))
+            for i, name in enumerate(OUTPUTS)
+        }
 
 
-def _sigmoid(logit: mpmath.mpf) -> mpmath.mpf:
-    return 1 / (1 + mpmath.exp(-logit))  # also right at plus and minus infinity
+@lru_cache(maxsize=200_000)
+def forward_truth(kind: str, output: str, zeta: float, logit_q: float, beta: float, eps: float) -> Judged:
+    """True value and D_zeta + D_l of one forward operation (a name of ``FORWARD``) of a kind."""
+    truth = KINDS[kind]
+    # Digits for zeta as if it were the smaller of the two tails it may stand for.
+    smallest = min((abs(x) for x in (zeta, 1 - zeta) if x != 0), default=1.0)
+    with mpmath.workdps(truth.digits(min(smallest, 1.0), logit_q, beta) + 20):
+        x, logit, b = mpf(zeta), mpf(logit_q), mpf(beta)
+
+        def value(at_zeta: mpf, at_logit: mpf) -> mpf:
+            if output in ("log_prob", "cdf", "nu"):
+                return getattr(truth, output)(at_zeta, *sigmoid_pair(at_logit), b)
+            assert isinstance(truth, MixtureTruth)
+            if output == "log_ratio":
+                return truth.log_ratio(at_zeta, b)
+            return getattr(truth, output[:-1])(at_zeta, int(output[-1]), b)
+
+        here = value(x, logit)
+        moved_zeta = [x * (1 - eps), x * (1 + eps)] if np.isfinite(zeta) else []
+        if REFERENCE[kind].unit_interval:
+            moved_zeta = [y for y in moved_zeta if 0 <= y <= 1]
+        moved_logit = [logit * (1 - eps), logit * (1 + eps)] if np.isfinite(logit_q) else []
+        change = _change(here, [value(y, logit) for y in moved_zeta])
+        change += _change(here, [value(x, y) for y in moved_logit])
+        return +here, +change
 
 
-def _exponential(rho: mpmath.mpf, q: mpmath.mpf, beta: mpmath.mpf, d: mpmath.mpf) -> tuple[mpmath.mpf, ...]:
-    """The four outputs by the paper's quadratic and the quotient rule, in the working precision; d = e^{-beta}."""
-    p = 1 - q
-    B = rho * (1 - d) - p + q * d
-    if rho == 0:
-        m = mpmath.mpf(1)  # exactly, for zeta = 0 leaves no room for the noise of a finite working precision
-    elif p == 0:
-        m = q * d / B
-    else:
-        m = (-B + mpmath.sqrt(B * B + 4 * p * q * d)) / (2 * p)
-    zeta = -mpmath.log(m) / beta
-    w = d / m
-    F0, F1 = (1 - m) / (1 - d), (w - d) / (1 - d)
-    density = beta * (p * m + q * w) / (1 - d)
-    dF0 = (zeta * m * (1 - d) - (1 - m) * d) / (1 - d) ** 2
-    dF1 = ((-(1 - zeta) * w + d) * (1 - d) - (w - d) * d) / (1 - d) ** 2
-    return zeta, p * q * (F0 - F1) / density, 1 / density, -(p * dF0 + q * dF1) / density
+def _change(here: mpf, moved: list[mpf]) -> mpf:
+    """The largest finite change; from or to infinity there is none to speak of."""
+    differences = (abs(value - here) for value in moved if mpmath.isfinite(value) and mpmath.isfinite(here))
+    return max(differences, default=mpf(0))
+
+
+def _mixed_error(got: float, judged: Judged, info: np.finfo[np.floating], saturated: bool) -> float:
+    """Mixed error of one number; ``saturated`` results stop at the largest finite number instead of overflowing."""
+    expected, change = judged
+    largest = mpf(float(info.max))
+    if saturated:
+        expected = min(max(expected, -largest), largest)
+    elif abs(expected) > largest * (1 + mpf(float(info.eps)) / 4):
+        return 0.0 if got == float(expected) else float("inf")
+    if not np.isfinite(got):
+        return float("inf")
+    scale = float(info.eps) * abs(expected) + change + float(info.smallest_subnormal)
+    return float(abs(got - expected) / scale)
 
 
 def mixed_errors(
@@ -164,34 +213,52 @@ def mixed_errors(
     rho: Floats,
     logit_q: Floats,
     beta: Floats,
+    kind: str = EXPONENTIAL,
 ) -> dict[str, WorstCase]:
-    """The worst mixed error of each output of the overlapping exponentials' inverse CDF.
+    """The worst mixed error of each output of a kind's inverse CDF.
 
     Shapes   rho, logit_q, beta and every output (N,), all in the dtype that is judged.
-    Domain   NaN and infinities count as infinite error. Where the density between the modes is below twice the smallest
-             normal number, derivatives saturate (see Departs in
-             ``OverlappingExponential.inverse_cdf_with_derivatives``) and need only be finite, and not negative by rho
-             and logit. zeta itself is judged everywhere.
+    Domain   NaN counts as infinite error, and so does an infinity where the truth is finite. Where the density between
+             the modes is below twice the smallest normal number, derivatives saturate (see Departs in
+             ``Smoothing.inverse_cdf_with_derivatives``) and need only be finite and, by rho and logit, of the true
+             sign. zeta itself is judged everywhere.
     Returns  for each output present in ``result`` its worst case.
     """
     outputs = {n: getattr(result, n) for n in OUTPUTS} if isinstance(result, InverseCDF) else dict(result)
-    dtype = next(iter(outputs.values())).dtype
-    info = np.finfo(dtype)
+    info = np.finfo(next(iter(outputs.values())).dtype)
     worst: dict[str, WorstCase] = {}
     for i, (r, logit, b) in enumerate(zip(rho.tolist(), logit_q.tolist(), beta.tolist(), strict=True)):
-        truth = exponential_truth(r, logit, b, float(info.eps))
-        flat = -np.expm1(-b) < 2 * float(info.tiny) * b * truth["dzeta_drho"][0]
+        truth = inverse_truth(kind, r, logit, b, float(info.eps))
+        slope = truth["dzeta_drho"][0]
+        flat = mpmath.isfinite(slope) and -np.expm1(-b) < 2 * float(info.tiny) * b * slope
         for name, values in outputs.items():
-            expected, change = truth[name]
             got = float(values[i])
-            scale = float(info.eps) * abs(expected) + change + float(info.smallest_subnormal)
-            if not np.isfinite(got):
-                error = float("inf")
-            elif flat and name != "zeta":
-                error = 0.0 if name == "dzeta_dbeta" or got >= 0 else float("inf")
+            if flat and name != "zeta":
+                right_sign = name == "dzeta_dbeta" or got * mpmath.sign(truth[name][0]) >= 0
+                error = 0.0 if np.isfinite(got) and right_sign else float("inf")
             else:
-                expected = min(max(expected, -float(info.max)), float(info.max))
-                error = float(abs(got - expected) / scale)
+                error = _mixed_error(got, truth[name], info, saturated=name != "zeta")
             if name not in worst or error > worst[name].mixed_error:
-                worst[name] = WorstCase(name, error, r, logit, b, got, float(expected))
+                worst[name] = WorstCase(name, error, "rho", r, logit, b, got, float(truth[name][0]))
+    return worst
+
+
+def forward_errors(outputs: Outputs, zeta: Floats, logit_q: Floats, beta: Floats, kind: str) -> dict[str, WorstCase]:
+    """The worst mixed error of each forward operation of a kind.
+
+    Shapes   zeta, logit_q, beta and every output (N,), all in the dtype that is judged.
+    Domain   NaN counts as infinite error, and so does a finite number where the truth is infinite.
+    Returns  for each output present in ``outputs`` its worst case.
+    """
+    info = np.finfo(next(iter(outputs.values())).dtype)
+    worst: dict[str, WorstCase] = {}
+    for i, (x, logit, b) in enumerate(zip(zeta.tolist(), logit_q.tolist(), beta.tolist(), strict=True)):
+        for name, values in outputs.items():
+            judged = forward_truth(
+                kind, name, x, logit if name in ("log_prob", "cdf", "nu") else 0.0, b, float(info.eps)
+            )
+            got = float(values[i])
+            error = _mixed_error(got, judged, info, saturated=False)
+            if name not in worst or error > worst[name].mixed_error:
+                worst[name] = WorstCase(name, error, "zeta", x, logit, b, got, float(judged[0]))
     return worst

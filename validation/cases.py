@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
 BETA_RANGE = (1e-2, 1e3)
 
@@ -50,10 +50,13 @@ def random_cases(n: int, dtype: DTypeLike, seed: int) -> Cases:
         rng.uniform(-700, 700, n),
         sign * beta * rng.uniform(0.5, 1.5, n),
     )
-    smallest = float(np.log(np.finfo(dtype).tiny))
-    near_zero = np.exp(rng.uniform(smallest, 0, n))
+    smallest_normal = float(np.finfo(dtype).tiny)
+    near_zero = np.exp(rng.uniform(np.log(smallest_normal), 0, n))
     plateau = expit(-logit_q) * (1 + rng.choice([0, 1e-7, 1e-3], n) * rng.standard_normal(n))
     rho = _one_of(rng, rng.uniform(0, 1, n), near_zero, 1 - near_zero, np.clip(plateau, 0, 1))
+    # The binary Concrete adds l and logit(rho): let them cancel, wholly or nearly.
+    cancelling = -logit(np.clip(rho, smallest_normal, 1 - 1e-16)) * (1 + rng.choice([0, 1e-9, 1e-3], n))
+    logit_q = np.where(rng.uniform(size=n) < 0.1, cancelling, logit_q)
     return Cases(*(x.astype(dtype) for x in (rho, logit_q, beta)))
 
 
@@ -71,6 +74,28 @@ def edge_cases(dtype: DTypeLike) -> Cases:
 def all_cases(n: int, dtype: DTypeLike, seed: int) -> Cases:
     """The edges followed by ``n`` random cases."""
     return edge_cases(dtype) + random_cases(n, dtype, seed)
+
+
+def zeta_cases(cases: Cases, dtype: DTypeLike, seed: int, unit_interval: bool) -> Cases:
+    """Inputs of the operations that take a zeta, in the field ``rho``; logits and sharpnesses are those of ``cases``.
+
+    On [0, 1] the cases' rho serves as zeta. On the real line a zeta is that too, or lies about the modes at the scale
+    of the sharper of them, or far outside, or at an infinity.
+    """
+    if unit_interval:
+        return cases
+    rng = np.random.default_rng(seed)
+    n = len(cases)
+    width = 1 / np.sqrt(cases.beta.astype(np.float64))
+    zeta = _one_of(
+        rng,
+        cases.rho.astype(np.float64),
+        rng.choice([0.0, 1.0], n) + width * 3 * rng.standard_normal(n),
+        rng.choice([0.0, 0.5, 1.0], n) + width**2 * 10 * rng.standard_normal(n),
+        rng.choice([-1.0, 1.0], n) * 10 ** rng.uniform(-12, 6, n),
+        rng.choice([-np.inf, np.inf, 0.0, 1.0, 0.5], n),
+    )
+    return Cases(zeta.astype(dtype), cases.logit_q, cases.beta)
 
 
 def _one_of(rng: np.random.Generator, *kinds: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -1,16 +1,31 @@
 """The judge passes the real implementations, sees what it should see, and hides nothing behind its yardstick."""
 
+import inspect
+
 import mpmath
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis.extra.numpy import from_dtype
 
-from reference.smoothing import OverlappingExponential
-from validation.accuracy import IMPLEMENTATIONS, OUTPUTS, exponential_truth, mixed_errors, reference_inverse_cdf
+import reference.smoothing
+from reference.smoothing import OverlappingExponential, Smoothing
+from validation.accuracy import (
+    EXPONENTIAL,
+    FORWARD,
+    IMPLEMENTATIONS,
+    OUTPUTS,
+    REFERENCE,
+    forward_errors,
+    inverse_truth,
+    mixed_errors,
+    reference_forward,
+    reference_inverse_cdf,
+)
 from validation.agreement import OPERATIONS, Operation, disagreements
-from validation.cases import Cases, all_cases, edge_cases, random_cases
+from validation.cases import Cases, all_cases, edge_cases, random_cases, zeta_cases
 from validation.tolerances import TRANSFORM_MIXED_ERROR, TWIN_MIXED_ERROR
+from validation.truth import KINDS
 
 DTYPES = [np.float32, np.float64]
 
@@ -31,6 +46,30 @@ def test_every_implementation_keeps_the_bound(name, dtype):
     assert all(output.dtype == dtype for output in result.values())
     for worst in mixed_errors(result, cases.rho, cases.logit_q, cases.beta).values():
         assert worst.mixed_error <= TRANSFORM_MIXED_ERROR, str(worst)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", REFERENCE)
+def test_every_kind_keeps_the_bound_in_all_it_offers(kind, dtype):
+    # ``python -m validation kinds`` takes five times as many points.
+    thinning = 7 if dtype == np.float64 else 35
+    cases = all_cases(700, dtype, seed=2)[::thinning]
+    result = reference_inverse_cdf(cases.rho, cases.logit_q, cases.beta, kind)
+    worst = list(mixed_errors(result, cases.rho, cases.logit_q, cases.beta, kind).values())
+    at = zeta_cases(cases, dtype, seed=3, unit_interval=REFERENCE[kind].unit_interval)
+    forward = reference_forward(at.rho, at.logit_q, at.beta, kind)
+    assert set(forward) == {name for name in FORWARD if KINDS[kind].has_r or name in ("log_prob", "cdf")}
+    worst += forward_errors(forward, at.rho, at.logit_q, at.beta, kind).values()
+    assert all(output.dtype == dtype for output in (*result.values(), *forward.values()))
+    for case in worst:
+        assert case.mixed_error <= TRANSFORM_MIXED_ERROR, str(case)
+
+
+def test_every_kind_is_judged():
+    exported = {getattr(reference.smoothing, name) for name in reference.smoothing.__all__}
+    kinds = {kind for kind in exported if issubclass(kind, Smoothing) and not inspect.isabstract(kind)}
+    assert set(REFERENCE.values()) == kinds
+    assert set(REFERENCE) == set(KINDS)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -122,7 +161,7 @@ def test_the_first_order_yardstick_is_kept_at_plain_points(dtype):
                 for name, result in results.items():
                     error = abs(mpmath.mpf(float(result[output][i])) - expected) / (scale + floor)
                     assert error <= TRANSFORM_MIXED_ERROR, (name, output, point)
-            for output, (expected, change) in exponential_truth(*point, eps).items():
+            for output, (expected, change) in inverse_truth(EXPONENTIAL, *point, eps).items():
                 assert abs(expected - truth[output][0]) <= mpmath.mpf(10) ** -30 * (1 + abs(expected)), (output, point)
                 literal = eps * abs(expected) + change
                 assert literal <= 1.5 * truth[output][1] + mpmath.mpf(10) ** -35, (output, point)
@@ -186,12 +225,12 @@ def test_small_and_large_mistakes_of_one_output_are_caught(output, dtype):
 def test_the_truth_has_digits_for_tiny_noise(rho):
     # Near zero zeta = rho / f(0), with f(0) = beta (p + q d)/(1 - d); the next term is smaller by rho.
     q, d = 1 / (1 + np.exp(-0.7)), np.exp(-3.0)
-    value, _ = exponential_truth(rho, 0.7, 3.0, 2.0**-52)["zeta"]
+    value, _ = inverse_truth(EXPONENTIAL, rho, 0.7, 3.0, 2.0**-52)["zeta"]
     assert float(value / mpmath.mpf(rho)) == pytest.approx((1 - d) / (3 * (1 - q + q * d)), rel=1e-14)
 
 
 def test_zero_noise_has_an_exact_truth():
-    assert exponential_truth(0.0, -1e-8, 90.0, 2.0**-52)["zeta"] == (0, 0)
+    assert inverse_truth(EXPONENTIAL, 0.0, -1e-8, 90.0, 2.0**-52)["zeta"] == (0, 0)
 
 
 # ---- cases and agreement --------------------------------------------------------------------------------------------
