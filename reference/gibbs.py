@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from reference.bernoulli import sigmoid
 from reference.boltzmann import logits_z1, logits_z2
-from reference.philox import STREAM_INIT, STREAM_Z1, STREAM_Z2, uniforms
+from reference.philox import STREAM_INIT, STREAM_Z1, STREAM_Z2, as_seed, uniforms
 from reference.vocabulary import (
     RBM,
     Array,
@@ -46,15 +46,40 @@ def sweep(rbm: RBM, z1: ArrayLike, u2: ArrayLike, u1: ArrayLike, inv_temp: Array
     n_rows = check_same_rows(z1=z1, u2=u2, u1=u1)
     check_unit_interval("u2", u2)
     check_unit_interval("u1", u1)
-    inv_temp = as_float("inv_temp", inv_temp)
-    if inv_temp.shape not in ((), (n_rows,)):
-        raise ShapeError(f"inv_temp must be a scalar or ({n_rows},), one for each row of z1; got {inv_temp.shape}")
-    check("inv_temp", inv_temp, (inv_temp >= 0) & (inv_temp < np.inf), "be finite and not negative")
+    scale = as_inv_temp_column(inv_temp, n_rows)
 
-    scale = inv_temp[..., None]
     z2 = (u2 < sigmoid(scale * logits_z2(rbm, z1))).astype(np.float64)
     z1 = (u1 < sigmoid(scale * logits_z1(rbm, z2))).astype(np.float64)
     return z1, z2
+
+
+def as_inv_temp_column(inv_temp: ArrayLike, n_rows: int) -> Array:
+    """Turn an inverse temperature, one for all rows or one for each, into a column that scales logits of shape (B, N).
+
+    Shapes   inv_temp scalar or (n_rows,) -> (1,) or (n_rows, 1)
+    Domain   finite and not negative
+    Units    none
+    Raises   ShapeError, DomainError or TypeError for an inverse temperature that does not fit.
+    """
+    inv_temp = as_float("inv_temp", inv_temp)
+    if inv_temp.shape not in ((), (n_rows,)):
+        raise ShapeError(f"inv_temp must be a scalar or ({n_rows},), one for each row; got {inv_temp.shape}")
+    check("inv_temp", inv_temp, (inv_temp >= 0) & (inv_temp < np.inf), "be finite and not negative")
+    return inv_temp[..., None]
+
+
+def as_chains(name: str, value: ArrayLike) -> Array:
+    """Turn the binary states of chains, however many units they have, into a float64 matrix of zeros and ones.
+
+    Shapes   value (B, N) -> (B, N)
+    Domain   entries in {0, 1}
+    Units    none
+    Raises   ShapeError, DomainError or TypeError for states that do not fit.
+    """
+    states = as_float(name, value)
+    if states.ndim != 2:
+        raise ShapeError(f"{name} must be (B, N), one row per chain; got {states.shape}")
+    return as_states(name, states, states.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +103,10 @@ class PersistentChains:
 
     def __post_init__(self) -> None:
         for name in ("z1", "z2"):
-            states = as_float(name, getattr(self, name))
-            if states.ndim != 2:
-                raise ShapeError(f"{name} must be (B, N), one row per chain; got {states.shape}")
             # The dataclass is frozen; this is its one moment of construction.
-            object.__setattr__(self, name, as_states(name, states, states.shape[1]))
+            object.__setattr__(self, name, as_chains(name, getattr(self, name)))
         check_same_rows(z1=self.z1, z2=self.z2)
+        as_seed(self.seed)
         check_count("step", self.step, least=0)
 
     @classmethod

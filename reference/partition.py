@@ -7,7 +7,9 @@ along by one Gibbs sweep per machine collects the weight
     w = Z_base * product over k of f_{b_k}(z1) / f_{b_{k-1}}(z1),         whose mean is *exactly* Z.
 
 The same walked backwards, from a sample of the target to the base, has a mean of exactly 1 / Z. Both are estimates
-whose logarithm errs to one side, and to opposite ones: that is what makes them a bracket.
+whose logarithm errs to one side, and to opposite ones: that is what makes them a bracket. The weights of both walks
+together make a third, better than either (``bennett_estimate``). Two more ways along the same path are told elsewhere:
+``thermodynamic`` integrates means instead of averaging weights, ``population`` turns weights into copies.
 
 A Gibbs sweep needs z1 W and so does f_b at every b, so the product is computed once per state and shared: by the weight
 into the machine, the weight out of it, and the sweep.
@@ -20,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logit, logsumexp
+from scipy.optimize import brentq
+from scipy.special import log_expit, logit, logsumexp
 
 from reference import tempering
 from reference.bernoulli import sigmoid, softplus
@@ -54,10 +57,11 @@ _ROUNDING = 1e-9  # relative; when every weight is equal the standard errors are
 class Estimate:
     """An estimate of log Z with what one needs to know before believing it.
 
-    log_partition (nats) is the logarithm of a *mean weight* over n_chains; standard_error (nats) its standard error by
-    the delta method, sd(w) / (mean(w) sqrt(n)); effective_sample_size = (sum w)**2 / sum w**2, from 1 (a single chain
-    decides) to n_chains (all weights equal). With an effective sample size of a few, the standard error is itself
-    unreliable, and too small: heavy weights are missing, not present.
+    For annealing, log_partition (nats) is the logarithm of a *mean weight* over n_chains; standard_error (nats) its
+    standard error by the delta method, sd(w) / (mean(w) sqrt(n)); effective_sample_size = (sum w)**2 / sum w**2, from 1
+    (a single chain decides) to n_chains (all weights equal). With an effective sample size of a few, the standard error
+    is itself unreliable, and too small: heavy weights are missing, not present. A large one certifies nothing: a mode
+    that no chain found leaves no trace in the weights. Other estimates say what stands in the place of the weights.
     """
 
     log_partition: float
@@ -113,7 +117,9 @@ def fitted_base(data_means1: ArrayLike, data_means2: ArrayLike, clip: float = 0.
     """The independent machine whose units have the given means: a base nearer to the target than fair coins.
 
     Biases are the logits of the means, clipped to [clip, 1 - clip] so that a unit never seen on keeps a finite logit
-    and the base covers all states. Means of 1/2 give the uniform base.
+    and the base covers all states. Means of 1/2 give the uniform base. For a machine with several modes raise clip: one
+    that differs from the means in many units has a base probability of about clip to that power, and annealing may not
+    find it again.
 
     Source   Salakhutdinov & Murray (2008), section 4.1 (the "base-rate" model).
     Shapes   data_means1 (N1,), data_means2 (N2,) -> RBM with W = 0
@@ -121,8 +127,8 @@ def fitted_base(data_means1: ArrayLike, data_means2: ArrayLike, clip: float = 0.
     Units    means: none; biases: nats
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
-    if not 0 < clip <= 0.5:
-        raise DomainError(f"clip must lie in (0, 1/2]; it is {clip}")
+    smallest = as_float("clip", clip)
+    check("clip", smallest, (smallest > 0) & (smallest <= 0.5), "lie in (0, 1/2]")
     biases = []
     for name, value in (("data_means1", data_means1), ("data_means2", data_means2)):
         means = as_float(name, value)
@@ -131,6 +137,50 @@ def fitted_base(data_means1: ArrayLike, data_means2: ArrayLike, clip: float = 0.
         check_unit_interval(name, means)
         biases.append(logit(np.clip(means.astype(np.float64), clip, 1 - clip)))
     return RBM(biases[0], biases[1], np.zeros((biases[0].size, biases[1].size)))
+
+
+def independent_log_partition(base: RBM) -> float:
+    """log Z of a machine without couplings: one softplus per unit.
+
+    Shapes   -> scalar
+    Domain   base.W = 0
+    Units    nats
+    Raises   DomainError for a coupling that is not 0.
+    """
+    _check_independent(base)
+    return float(softplus(base.a1).sum() + softplus(base.a2).sum())
+
+
+def as_path(rbm: RBM, base: RBM, inv_temps: ArrayLike) -> Array:
+    """Turn inverse temperatures into a float64 vector that leads from an independent base to a machine of its size.
+
+    Shapes   inv_temps (K + 1,) -> (K + 1,)
+    Domain   base.W = 0; inv_temps rises strictly from 0 to 1
+    Units    none
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
+    """
+    _check_base(rbm, base)
+    ladder = as_ladder("inv_temps", inv_temps)
+    if ladder[0] != 0:
+        raise DomainError(f"inv_temps must start at 0, the base; the first entry is {ladder[0]}")
+    return ladder
+
+
+def path_biases(rbm: RBM, base: RBM, inv_temp: ArrayLike) -> tuple[Array, Array]:
+    """Biases (1 - b) base + b target of the machine at b; its couplings are b W, since the base has none.
+
+    Shapes   inv_temp scalar -> (N1,), (N2,); or (B,), one for each row -> (B, N1), (B, N2)
+    Domain   base.W = 0 and of the machine's shape; inv_temp in [0, 1]
+    Units    nats
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
+    """
+    _check_base(rbm, base)
+    inv_temp = as_float("inv_temp", inv_temp)
+    if inv_temp.ndim > 1:
+        raise ShapeError(f"inv_temp must be a scalar or a vector; got {inv_temp.shape}")
+    check_unit_interval("inv_temp", inv_temp)
+    b = inv_temp[..., None]
+    return (1 - b) * base.a1 + b * rbm.a1, (1 - b) * base.a2 + b * rbm.a2
 
 
 def anneal(rbm: RBM, base: RBM, inv_temps: ArrayLike, n_chains: int, seed: int) -> Array:
@@ -142,11 +192,11 @@ def anneal(rbm: RBM, base: RBM, inv_temps: ArrayLike, n_chains: int, seed: int) 
     Units    nats
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
-    inv_temps = _check_path(rbm, base, inv_temps)
+    inv_temps = as_path(rbm, base, inv_temps)
     n_chains = check_count("n_chains", n_chains)
     z1 = (uniforms(seed, 0, n_chains, rbm.n1, STREAM_FORWARD_INIT) < sigmoid(base.a1)).astype(np.float64)
     streams = (STREAM_FORWARD_Z2, STREAM_FORWARD_Z1)
-    return _base_log_partition(base) + _walk(rbm, base, inv_temps, z1, seed, streams)
+    return independent_log_partition(base) + _walk(rbm, base, inv_temps, z1, seed, streams)
 
 
 def anneal_reverse(rbm: RBM, base: RBM, inv_temps: ArrayLike, z1: ArrayLike, seed: int) -> Array:
@@ -161,10 +211,10 @@ def anneal_reverse(rbm: RBM, base: RBM, inv_temps: ArrayLike, z1: ArrayLike, see
     Units    nats
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
-    inv_temps = _check_path(rbm, base, inv_temps)
+    inv_temps = as_path(rbm, base, inv_temps)
     z1 = as_states("z1", z1, rbm.n1)
     streams = (STREAM_REVERSE_Z2, STREAM_REVERSE_Z1)
-    return _walk(rbm, base, inv_temps[::-1], z1, seed, streams) - _base_log_partition(base)
+    return _walk(rbm, base, inv_temps[::-1], z1, seed, streams) - independent_log_partition(base)
 
 
 def forward_estimate(rbm: RBM, base: RBM, inv_temps: ArrayLike, n_chains: int, seed: int) -> Estimate:
@@ -191,6 +241,69 @@ def reverse_estimate(rbm: RBM, base: RBM, inv_temps: ArrayLike, z1: ArrayLike, s
     z1 = as_states("z1", z1, rbm.n1)
     check_count("the number of rows of z1", len(z1), least=2)
     return estimate(anneal_reverse(rbm, base, inv_temps, z1, seed), sign=-1)
+
+
+def bennett_estimate(log_weights: ArrayLike, reverse_log_weights: ArrayLike) -> Estimate:
+    """Estimate of log Z from the weights of both directions: Bennett's acceptance ratio.
+
+    A forward walk of weight w and a reverse walk of weight v have, as paths, odds that depend on one number only: the
+    path is p(reverse) / p(forward) = w / Z for the first, and 1 / (v Z) for the second. Mix the walks, forget which is
+    which, and guess: a walk was reverse with probability
+
+        p = sigmoid(log(n_reverse / n_forward) + log w - log Z),        log w = -log v for a reverse walk.
+
+    log Z is where the guesses are right on average, sum of p over forward walks = sum of 1 - p over reverse ones. This
+    is maximum likelihood (logistic regression with an unknown offset), and no other use of the two sets of weights has
+    a smaller asymptotic error:
+
+        standard error**2 = 1 / I - 1 / n_forward - 1 / n_reverse,      I = sum of p (1 - p) over all walks.
+
+    The left side of the equation falls and the right side rises with log Z, so there is one solution, and it lies
+    between the smallest and the largest log w. With fewer reverse than forward walks it leans on the forward ones.
+
+    effective_sample_size is (n_forward + n_reverse) * overlap, where overlap = I (1 / n_forward + 1 / n_reverse) is 1
+    if all log w are equal, and falls to 0 as the two sets part. Below a few the standard error is unreliable. It takes
+    the walks as independent: reverse ones started at samples that are not, or not of the machine, spoil it.
+
+    Source   Bennett (1976); Meng & Wong (1996), the optimal bridge; Shirts, Bair, Hooker, Pande (2003), the likelihood
+             and its standard error.
+    Departs  1 / I less its value for equal weights is summed up from squares, sum of (p - mean p)**2: no cancellation.
+    Shapes   log_weights (n_forward,) as from ``anneal``, reverse_log_weights (n_reverse,) as from ``anneal_reverse``
+             -> Estimate, n_chains = n_forward + n_reverse
+    Domain   finite; at least 2 of each
+    Units    nats
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
+    """
+    forward = _as_log_weights("log_weights", log_weights)
+    reverse = -_as_log_weights("reverse_log_weights", reverse_log_weights)
+    n_forward, n_reverse = len(forward), len(reverse)
+    prior = np.log(n_reverse / n_forward)
+
+    def excess(log_partition: float) -> float:
+        """log of sum of p over forward walks less log of sum of 1 - p over reverse ones: falls, from above to below 0.
+
+        Logarithms, so that two sets that hardly overlap, where all sums are tiny, still have a visible crossing.
+        """
+        guessed_reverse = logsumexp(log_expit(prior + forward - log_partition))
+        guessed_forward = logsumexp(log_expit(log_partition - reverse - prior))
+        return float(guessed_reverse - guessed_forward)
+
+    ends = np.concatenate([forward, reverse])
+    # One nat beyond the ends excess is at least 1 and at most -1, whatever rounding does when all weights are equal.
+    log_partition = brentq(excess, ends.min() - 1, ends.max() + 1, xtol=1e-12)
+
+    logits = prior + ends - log_partition
+    log_information = logsumexp(log_expit(logits) + log_expit(-logits))
+    spread = ((sigmoid(logits) - n_reverse / (n_forward + n_reverse)) ** 2).sum()
+    scale = 1 / n_forward + 1 / n_reverse  # 1 / I if all weights are equal, the largest I there is
+    with np.errstate(over="ignore"):  # no overlap at all: the standard error is infinite
+        standard_error = np.sqrt(spread * scale) * np.exp(-log_information / 2)
+    return Estimate(
+        log_partition=float(log_partition),
+        standard_error=float(standard_error),
+        effective_sample_size=float((n_forward + n_reverse) * scale * np.exp(log_information)),
+        n_chains=n_forward + n_reverse,
+    )
 
 
 def bracket(
@@ -234,8 +347,8 @@ def _walk(rbm: RBM, base: RBM, path: Array, z1: Array, seed: int, streams: tuple
     log_weight = np.zeros(n_chains)
     z1_w = z1 @ rbm.W
     for step, (here, there) in enumerate(itertools.pairwise(path)):
-        a1_here, a2_here = _biases(rbm, base, here)
-        a1_there, a2_there = _biases(rbm, base, there)
+        a1_here, a2_here = path_biases(rbm, base, here)
+        a1_there, a2_there = path_biases(rbm, base, there)
         logits2 = a2_there + there * z1_w
         log_weight += z1 @ (a1_there - a1_here) + (softplus(logits2) - softplus(a2_here + here * z1_w)).sum(axis=1)
         if there != path[-1]:
@@ -246,37 +359,38 @@ def _walk(rbm: RBM, base: RBM, path: Array, z1: Array, seed: int, streams: tuple
     return log_weight
 
 
-def _biases(rbm: RBM, base: RBM, inv_temp: float) -> tuple[Array, Array]:
-    """Biases of the machine at one point of the path; its couplings are inv_temp * W, since the base has none."""
-    return (1 - inv_temp) * base.a1 + inv_temp * rbm.a1, (1 - inv_temp) * base.a2 + inv_temp * rbm.a2
-
-
-def _base_log_partition(base: RBM) -> float:
-    return float(softplus(base.a1).sum() + softplus(base.a2).sum())
-
-
-def _check_path(rbm: RBM, base: RBM, inv_temps: ArrayLike) -> Array:
-    """Return the ladder as an array; raise unless it starts at 0 and the base is independent and of equal size."""
+def _check_base(rbm: RBM, base: RBM) -> None:
     if base.W.shape != rbm.W.shape:
         raise ShapeError(f"base must have as many units as the machine, {rbm.W.shape}; got {base.W.shape}")
+    _check_independent(base)
+
+
+def _check_independent(base: RBM) -> None:
     check("base.W", base.W, base.W == 0, "be 0, so that the log Z of the base is known")
-    ladder = as_ladder("inv_temps", inv_temps)
-    if ladder[0] != 0:
-        raise DomainError(f"inv_temps must start at 0, the base; the first entry is {ladder[0]}")
-    return ladder
 
 
-def estimate(log_weights: Array, sign: int) -> Estimate:
+def _as_log_weights(name: str, value: ArrayLike) -> Array:
+    """Return finite log-weights as a float64 vector of at least two."""
+    log_weights = as_float(name, value).astype(np.float64, copy=False)
+    if log_weights.ndim != 1:
+        raise ShapeError(f"{name} must be a vector, one entry per chain; got {log_weights.shape}")
+    check_count(f"the number of {name}", len(log_weights), least=2)
+    check_finite(name, log_weights)
+    return log_weights
+
+
+def estimate(log_weights: ArrayLike, sign: int) -> Estimate:
     """Log of the mean weight (never the mean of the log-weights: that is lower), times ``sign``, with its spread.
 
     Source   Neal (2001), eq. (10) for the mean; the delta method for its logarithm.
     Shapes   log_weights (n_chains,), at least 2 -> Estimate
     Domain   finite log-weights; sign 1 for weights that average to Z, -1 for weights that average to 1/Z
     Units    nats
-    Raises   DomainError for fewer than two weights or one that is not finite.
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
-    check_count("the number of log_weights", len(log_weights), least=2)
-    check_finite("log_weights", log_weights)
+    log_weights = _as_log_weights("log_weights", log_weights)
+    if sign not in (-1, 1):
+        raise DomainError(f"sign must be 1 or -1; got {sign}")
     n_chains = len(log_weights)
     relative = np.exp(log_weights - log_weights.max())  # largest is 1: no overflow, and ratios are all that is needed
     mean = relative.mean()

@@ -38,6 +38,24 @@ STREAM_FORWARD_Z2 = 8
 STREAM_FORWARD_Z1 = 9
 STREAM_REVERSE_Z2 = 10
 STREAM_REVERSE_Z1 = 11
+# Single-site and chromatic Gibbs sampling of a general machine (single_site.py).
+STREAM_SITE_INIT = 12
+STREAM_SITE = 13
+# Population annealing (population.py).
+STREAM_POPULATION_INIT = 14
+STREAM_POPULATION_Z2 = 15
+STREAM_POPULATION_Z1 = 16
+STREAM_RESAMPLE = 17
+# Thermodynamic integration (thermodynamic.py).
+STREAM_INTEGRAL_INIT = 18
+STREAM_INTEGRAL_Z2 = 19
+STREAM_INTEGRAL_Z1 = 20
+STREAM_INTEGRAL_SWAP = 21
+# First weights, batches, noise and evaluation of the complete model (tiny_model.py).
+STREAM_WEIGHTS = 24
+STREAM_BATCH = 25
+STREAM_RHO = 26
+STREAM_EVALUATION = 27
 
 _ROUNDS = 10
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
@@ -115,7 +133,7 @@ def uniforms(
     Raises   DomainError for a number out of range; TypeError for one that is not an integer, or a dtype that is neither
              float32 nor float64.
     """
-    seed = _check_bits("seed", seed, 64)
+    seed = as_seed(seed)
     step = _check_bits("step", step, 56)
     stream = _check_bits("stream", stream, 8)
     n_chains = check_count("n_chains", n_chains, least=0)
@@ -134,6 +152,17 @@ def uniforms(
     key = np.array([seed & 0xFFFFFFFF, seed >> 32], dtype=np.uint32)
     words = philox4x32(counter, key).reshape(n_chains, n_blocks * _WORDS)[:, :n_units]
     return (((words >> np.uint32(_DROPPED_BITS)) + 0.5) * _CELL).astype(dtype)
+
+
+def as_seed(seed: int) -> int:
+    """Return a seed as an int: for those that keep one and draw later.
+
+    Shapes   scalar -> scalar
+    Domain   whole, 0 <= seed < 2**64
+    Units    none
+    Raises   DomainError for a seed out of range; TypeError for one that is not an integer.
+    """
+    return _check_bits("seed", seed, 64)
 
 
 def _high(product: Array) -> Array:

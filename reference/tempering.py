@@ -7,6 +7,8 @@ each replica's distribution; what the flat replicas discover travels to b = 1.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from reference.philox import (
     STREAM_TEMPERING_INIT,
     STREAM_TEMPERING_Z1,
     STREAM_TEMPERING_Z2,
+    as_seed,
     uniforms,
 )
 from reference.vocabulary import (
@@ -48,6 +51,15 @@ class Tempered(NamedTuple):
     swap_rates: Array
 
 
+class Round(NamedTuple):
+    """One round: z1 (C, N1) and z2 (C, N2) at inverse temperature 1; exchanges accepted and tried, (R - 1,) each."""
+
+    z1: Array
+    z2: Array
+    n_accepted: Array
+    n_tried: Array
+
+
 def swap(energies: ArrayLike, inv_temps: ArrayLike, u: ArrayLike, parity: int) -> Array:
     """Which replica's state each replica takes over when neighbours of one parity try to exchange theirs.
 
@@ -73,7 +85,7 @@ def swap(energies: ArrayLike, inv_temps: ArrayLike, u: ArrayLike, parity: int) -
     check_finite("energies", energies)
     check("inv_temps", inv_temps, (inv_temps >= 0) & (inv_temps < np.inf), "be finite and not negative")
     check_unit_interval("u", u)
-    if parity not in (0, 1):
+    if check_count("parity", parity, least=0) not in (0, 1):
         raise DomainError(f"parity must be 0 or 1; got {parity}")
 
     permutation = np.repeat(np.arange(n_replicas)[:, None], n_chains, axis=1)
@@ -85,6 +97,23 @@ def swap(energies: ArrayLike, inv_temps: ArrayLike, u: ArrayLike, parity: int) -
     return permutation
 
 
+def rounds(rbm: RBM, inv_temps: ArrayLike, n_chains: int, seed: int, sweeps_per_round: int = 1) -> Iterator[Round]:
+    """Temper without end: every replica sweeps, then neighbours exchange; from fair coins, a result after every round.
+
+    The chains are independent of each other; replica r of chain c has the random numbers of Philox chain r C + c.
+
+    Source   Desjardins, Courville, Bengio, Vincent, Delalleau (2010), tempering for RBMs.
+    Shapes   inv_temps (R,) -> Round by Round
+    Domain   0 <= inv_temps[0] < ... < inv_temps[R-1] = 1; n_chains, sweeps_per_round >= 1
+    Units    none
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit, before the first round.
+    """
+    inv_temps = as_ladder("inv_temps", inv_temps)
+    n_chains = check_count("n_chains", n_chains)
+    as_seed(seed)  # refused here, not at the first round
+    return _rounds(rbm, inv_temps, n_chains, seed, check_count("sweeps_per_round", sweeps_per_round))
+
+
 def run(
     rbm: RBM,
     inv_temps: ArrayLike,
@@ -93,30 +122,30 @@ def run(
     seed: int,
     sweeps_per_round: int = 1,
 ) -> Tempered:
-    """Draw one sample per chain: every replica sweeps, then neighbours exchange; repeated, from fair coins.
+    """Draw one sample per chain: the states after ``n_rounds`` of ``rounds``.
 
-    The chains are independent of each other; replica r of chain c has the random numbers of Philox chain r C + c.
-
-    Source   Desjardins, Courville, Bengio, Vincent, Delalleau (2010), tempering for RBMs.
+    Source   as ``rounds``.
     Shapes   inv_temps (R,) -> z1 (C, N1), z2 (C, N2), swap_rates (R - 1,)
-    Domain   0 <= inv_temps[0] < ... < inv_temps[R-1] = 1; n_chains, n_rounds, sweeps_per_round >= 1
+    Domain   as ``rounds``; n_rounds >= 1
     Units    none
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
-    inv_temps = as_ladder("inv_temps", inv_temps)
-    n_chains = check_count("n_chains", n_chains)
-    n_rounds = check_count("n_rounds", n_rounds)
-    sweeps_per_round = check_count("sweeps_per_round", sweeps_per_round)
+    all_rounds = rounds(rbm, inv_temps, n_chains, seed, sweeps_per_round)
+    n_accepted = n_tried = np.zeros(np.size(inv_temps) - 1)
+    for one in itertools.islice(all_rounds, check_count("n_rounds", n_rounds)):
+        n_accepted, n_tried = n_accepted + one.n_accepted, n_tried + one.n_tried
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a pair was never tried: NaN is the answer
+        return Tempered(one.z1, one.z2, n_accepted / n_tried)
 
+
+def _rounds(rbm: RBM, inv_temps: Array, n_chains: int, seed: int, sweeps_per_round: int) -> Iterator[Round]:
     n_replicas = len(inv_temps)
     n_rows = n_replicas * n_chains
     row_inv_temp = np.repeat(inv_temps, n_chains)
     z1 = (uniforms(seed, 0, n_rows, rbm.n1, STREAM_TEMPERING_INIT) < 0.5).astype(np.float64)
     z2 = np.zeros((n_rows, rbm.n2))  # drawn by the first sweep
-    n_accepted = np.zeros(n_replicas - 1)
-    n_tried = np.zeros(n_replicas - 1)
 
-    for round_ in range(n_rounds):
+    for round_ in itertools.count():
         for step in range(round_ * sweeps_per_round, (round_ + 1) * sweeps_per_round):
             u2 = uniforms(seed, step, n_rows, rbm.n2, STREAM_TEMPERING_Z2)
             u1 = uniforms(seed, step, n_rows, rbm.n1, STREAM_TEMPERING_Z1)
@@ -129,9 +158,8 @@ def run(
         rows = (permutation * n_chains + np.arange(n_chains)).ravel()
         z1, z2 = z1[rows], z2[rows]
 
-        n_tried[parity::2] += n_chains
+        n_tried = np.zeros(n_replicas - 1)
+        n_tried[parity::2] = n_chains
         # Replica r took over from r + 1 exactly if the pair (r, r + 1) exchanged.
-        n_accepted += (permutation > np.arange(n_replicas)[:, None])[:-1].sum(axis=1)
-
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a pair was never tried: NaN is the answer
-        return Tempered(z1[-n_chains:], z2[-n_chains:], n_accepted / n_tried)
+        n_accepted = (permutation > np.arange(n_replicas)[:, None])[:-1].sum(axis=1)
+        yield Round(z1[-n_chains:], z2[-n_chains:], n_accepted, n_tried)

@@ -84,7 +84,12 @@ def check_binary(name: str, array: Array) -> None:
 
 
 def check_count(name: str, value: int, least: int = 1) -> int:
-    """Return ``value`` as an int; raise DomainError unless it is a whole number of at least ``least``."""
+    """Return ``value`` as an int.
+
+    Raises   DomainError unless it is a whole number of at least ``least``; TypeError for what is no number.
+    """
+    if not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a whole number; got {value!r}")
     if isinstance(value, bool) or not np.isfinite(value) or int(value) != value or value < least:
         raise DomainError(f"{name} must be a whole number of at least {least}; got {value}")
     return int(value)

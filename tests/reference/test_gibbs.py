@@ -1,13 +1,12 @@
-"""Gibbs sampling judged by the enumerated distribution of tiny machines: thresholds exactly, chains by chi-square."""
+"""Gibbs sweeps judged by enumerated conditionals, chains by their bits; where they end up, in test_samplers."""
 
 import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from reference.boltzmann import energy
-from reference.gibbs import PersistentChains, sweep
+from reference.gibbs import PersistentChains, as_chains, as_inv_temp_column, sweep
 from reference.vocabulary import RBM, DomainError, ShapeError
 
 
@@ -16,25 +15,11 @@ def random_machine(n1, n2, seed, scale=0.8):
     return RBM(scale * rng.normal(size=n1), scale * rng.normal(size=n2), scale * rng.normal(size=(n1, n2)))
 
 
-def enumerated(rbm, inv_temp=1.0):
+def enumerated(rbm, inv_temp):
     """All joint states (S, N1 + N2), in the order of their binary codes, and their probabilities."""
     states = np.array(list(itertools.product([0, 1], repeat=rbm.n1 + rbm.n2)), dtype=float)
     weight = np.exp(-inv_temp * energy(rbm, states[:, : rbm.n1], states[:, rbm.n1 :]))  # energy: judged in its own test
     return states, weight / weight.sum()
-
-
-def fit_p_value(rbm, z1, z2, inv_temp=1.0):
-    """P-value of Pearson's chi-square that rows (z1, z2) are independent draws of the machine."""
-    _, probs = enumerated(rbm, inv_temp)
-    code = np.hstack([z1, z2]) @ 2 ** np.arange(rbm.n1 + rbm.n2)[::-1]
-    counts = np.bincount(code.astype(int), minlength=len(probs))
-    assert len(z1) * probs.min() > 5  # else the chi-square distribution would be a poor guide
-    return stats.chisquare(counts, len(z1) * probs).pvalue
-
-
-def exact_z1(rbm, n_draws, rng, inv_temp=1.0):
-    states, probs = enumerated(rbm, inv_temp)
-    return states[rng.choice(len(states), size=n_draws, p=probs), : rbm.n1]
 
 
 def test_each_unit_turns_on_below_its_enumerated_conditional():
@@ -64,43 +49,6 @@ def test_one_inverse_temperature_per_row():
         np.testing.assert_array_equal(together[1][b], alone[1][0])
     coins = sweep(rbm, z1, u2, u1, 0.0)
     np.testing.assert_array_equal(coins[1], u2 < 0.5)
-
-
-@pytest.mark.parametrize("inv_temp", [0.5, 1.0])
-def test_one_sweep_keeps_the_distribution(inv_temp):
-    """20,000 exact samples, one sweep: a p-value below 1e-7 has probability 1e-7."""
-    rbm, rng = random_machine(3, 3, 3), np.random.default_rng(3)
-    z1 = exact_z1(rbm, 20_000, rng, inv_temp)
-    z1, z2 = sweep(rbm, z1, rng.uniform(size=z1.shape), rng.uniform(size=z1.shape), inv_temp)
-    assert fit_p_value(rbm, z1, z2, inv_temp) > 1e-7
-
-
-def test_the_same_judge_catches_wrong_conditionals():
-    rbm, rng = random_machine(3, 3, 3), np.random.default_rng(3)
-    exact = exact_z1(rbm, 20_000, rng)
-    u2, u1 = rng.uniform(size=(2, 20_000, 3))
-    good1, good2 = sweep(rbm, exact, u2, u1)
-    assert fit_p_value(rbm, good1, good2) > 1e-7
-    wrong = {
-        "W transposed": RBM(rbm.a1, rbm.a2, rbm.W.T),
-        "biases of the wrong sign": RBM(-rbm.a1, -rbm.a2, rbm.W),
-        "one bias forgotten": RBM(rbm.a1, np.zeros(3), rbm.W),
-    }
-    for name, machine in wrong.items():
-        assert fit_p_value(rbm, *sweep(machine, exact, u2, u1)) < 1e-7, name
-    # Both sides redrawn at once: z1 answers to the old z2, so the pair (z1, new z2) is not a sample.
-    assert fit_p_value(rbm, sweep(rbm, good1, u2[::-1], u1)[0], good2) < 1e-7
-
-
-def test_chains_from_coins_reach_the_enumerated_distribution():
-    """30,000 independent chains after 60 sweeps; a p-value below 1e-7 has probability 1e-7."""
-    rbm = random_machine(4, 3, 5, scale=0.5)
-    chains = PersistentChains.init(rbm, 30_000, seed=11)
-    assert fit_p_value(RBM(np.zeros(4), np.zeros(3), np.zeros((4, 3))), chains.z1, chains.z2) > 1e-7
-    assert fit_p_value(rbm, chains.z1, chains.z2) < 1e-7
-    later = chains.run(rbm, 60)
-    assert fit_p_value(rbm, later.z1, later.z2) > 1e-7
-    assert later.step == 60
 
 
 def test_chains_continue_from_state_seed_and_step_alone():
@@ -168,3 +116,20 @@ def test_chains_refuse():
         PersistentChains(np.zeros((2, 2)), np.array([[0.0], [np.nan]]), 0)
     with pytest.raises(DomainError, match="step must be a whole number"):
         PersistentChains(np.zeros((2, 2)), np.zeros((2, 3)), 0, -1)
+
+
+def test_the_checks_that_samplers_share():
+    np.testing.assert_array_equal(as_inv_temp_column(0.5, 3), [0.5])
+    np.testing.assert_array_equal(as_inv_temp_column([0, 1, 2], 3), [[0.0], [1.0], [2.0]])
+    with pytest.raises(ShapeError, match=r"inv_temp must be a scalar or \(3,\), one for each row; got \(3, 1\)"):
+        as_inv_temp_column(np.ones((3, 1)), 3)
+    with pytest.raises(DomainError, match="inv_temp must be finite and not negative; it is inf"):
+        as_inv_temp_column(np.inf, 3)
+    with pytest.raises(TypeError, match="inv_temp must be float32 or float64"):
+        as_inv_temp_column(1j, 3)
+    states = as_chains("z", [[True, False]])
+    assert (states.dtype, states.tolist()) == (np.float64, [[1.0, 0.0]])
+    with pytest.raises(ShapeError, match=r"z must be \(B, N\), one row per chain; got \(2,\)"):
+        as_chains("z", [0, 1])
+    with pytest.raises(DomainError, match=r"z must be 0 or 1; entry \(0, 1\) is 2\.0"):
+        as_chains("z", [[0, 2]])
