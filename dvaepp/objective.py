@@ -39,7 +39,7 @@ def terms(
 ) -> Terms:
     """The bound's terms for one batch, by one reparameterised sample for each image.
 
-    Source   DVAE++ (arXiv:1802.04920), eqs. (6) and (7); ``reference.boltzmann_kl.kl``.
+    Source   DVAE++ (arXiv:1802.04920), eq. (6) and the form after it; ``reference.boltzmann_kl.kl``.
     Shapes   x (B, D) in {0, 1}, rho (B, N) uniform, z1 (L, N/2) and z2 (L, N/2) samples of the prior.
     """
     draw = model.smoothed_posterior(x, rho, smoothing)

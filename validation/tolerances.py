@@ -14,3 +14,11 @@ TRANSFORM_MIXED_ERROR: Final = 4.0
 #: A torch twin against the reference, in units of what one rounding of the result and of each input does to the
 #: reference (see ``validation.agreement``): two results within 4 of the truth are within 8 of each other.
 TWIN_MIXED_ERROR: Final = 2 * TRANSFORM_MIXED_ERROR
+
+#: The mean of a gradient estimator that claims to be unbiased, in its own standard errors, coordinate by coordinate: of
+#: 14 rows with 4 coordinates each, one leaves 5 in one run of 30,000.
+UNBIASED_ERRORS: Final = 5.0
+
+#: Where one draw makes up more of an estimator's spread than this, heavier ones have not been seen yet: bias and spread
+#: of that row are too small, and its standard error means little.
+HEAVY_TAIL: Final = 0.02

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dvaepp.errors import ConfigError
-from validation import accuracy, agreement, command
+from validation import accuracy, agreement, command, gradients
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +42,8 @@ def test_a_good_project_exits_with_zero_and_prints_inputs_in_full():
         (["--dtype", "float23"], "unknown dtype 'float23'; did you mean 'float32'?"),
         (["--seed", "many"], "invalid literal for int"),
         (["--seed", "-1"], "seed must not be negative; got -1"),
+        (["gradients", "--draws", "10"], "draws must be at least 1000; got 10"),
+        (["gradients", "--quick", "--draws", "1000"], "draws must be at least 7000; got 1000"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, message):
@@ -73,11 +75,15 @@ def test_a_broken_implementation_exits_with_one_and_is_named(monkeypatch, capsys
     assert any("broken" in line and "FAILS" in line for line in printed.splitlines())
 
 
-def test_both_checks_and_both_dtypes_run_when_none_is_named(monkeypatch, capsys):
+def test_every_check_and_both_dtypes_run_when_none_is_named(monkeypatch, capsys):
     monkeypatch.setattr(accuracy, "IMPLEMENTATIONS", {"reference": accuracy.reference_inverse_cdf})
     monkeypatch.setattr(agreement, "OPERATIONS", {"nu": agreement.OPERATIONS["nu"]})
     monkeypatch.setattr(command, "N_RANDOM", 20)
     monkeypatch.setattr(command, "QUICK_STEP", 41)
-    assert command.main(["--quick"]) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if "holds" in line]
-    assert len(rows) == 2 * (len(accuracy.OUTPUTS) + 1)
+    monkeypatch.setattr(accuracy, "REFERENCE", {accuracy.EXPONENTIAL: accuracy.REFERENCE[accuracy.EXPONENTIAL]})
+    monkeypatch.setattr(gradients, "exported_smoothings", tuple)
+    assert command.main(["--quick", "--draws", "41000"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if "holds" in line]
+    assert len(rows) == 2 * (2 * len(accuracy.OUTPUTS) + len(accuracy.FORWARD) + 1)
+    assert "1000 draws" in printed
