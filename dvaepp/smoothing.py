@@ -17,6 +17,8 @@ from torch import Tensor
 
 from dvaepp.errors import ConfigError
 
+_FLAT = 1e-6  # see ``reference.smoothing.exponential``
+
 
 @dataclass(frozen=True)
 class OverlappingExponential:
@@ -114,6 +116,7 @@ class _Sharpness:
     sqrt_d: Any
     one_minus_d: Any
     careful: bool  # whether float64 results are due; float32 ones can do with fewer cases, evaluated in float64
+    may_be_flat: bool  # whether beta may be below _FLAT
     may_underflow: bool  # whether S may, which takes beta > 700 as long as q is a normal number
 
     @classmethod
@@ -121,9 +124,9 @@ class _Sharpness:
         """Round to the dtype of the arguments, as a float32 caller's beta = 0.1 is the float32 nearest to 0.1."""
         if isinstance(beta, Tensor):
             b = beta.to(dtype).to(torch.float64)
-            return cls(b, torch.exp(-b), torch.exp(-b / 2), -torch.expm1(-b), dtype == torch.float64, True)
+            return cls(b, torch.exp(-b), torch.exp(-b / 2), -torch.expm1(-b), dtype == torch.float64, True, True)
         x = torch.tensor(beta, dtype=dtype).item()
-        return cls(x, math.exp(-x), math.exp(-x / 2), -math.expm1(-x), dtype == torch.float64, x > 700)
+        return cls(x, math.exp(-x), math.exp(-x / 2), -math.expm1(-x), dtype == torch.float64, x < _FLAT, x > 700)
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,8 @@ def _root(rho: Tensor, logit_q: Tensor, sharpness: _Sharpness) -> _Root:
     y = B.abs().add_(S)
     left_mode = B < 0
     left = left_mode & (y >= p * (2 * s.sqrt_d))
+    if s.may_be_flat:
+        left = torch.where(torch.as_tensor(beta, device=v0.device) < _FLAT, v0 <= v1, left)
     v = torch.minimum(v0, v1)
     n = (v * beta).clamp_(tiny, 0.5)
     e = torch.where(left_mode, p * (2 * s.sqrt_d) / y * s.sqrt_d, y / (2 * q))

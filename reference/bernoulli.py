@@ -25,6 +25,7 @@ def sigmoid(logits: ArrayLike) -> Array:
 
     sigmoid(l) = 1 / (1 + exp(-l)).
 
+    Source   the Bernoulli distribution in its natural parameter, its mean: Wainwright & Jordan (2008), section 3.
     Shapes   any, elementwise
     Domain   all logits; sigmoid(-inf) = 0, sigmoid(inf) = 1
     Units    none
@@ -38,6 +39,8 @@ def softplus(logits: ArrayLike) -> Array:
 
     softplus(l) = log(1 + exp(l)), evaluated as max(l, 0) + log1p(exp(-|l|)).
 
+    Source   the Bernoulli distribution in its natural parameter, its log-partition function: Wainwright & Jordan
+             (2008), section 3.
     Shapes   any, elementwise
     Domain   all logits; softplus(-inf) = 0, softplus(inf) = inf
     Units    nats
@@ -53,6 +56,7 @@ def log_prob(z: ArrayLike, logits: ArrayLike) -> Array:
     log q(z) = -softplus(-l) for z = 1 and -softplus(l) for z = 0. (The textbook z l - softplus(l) subtracts two large
     numbers when l is large, and is inf - inf when l is infinite.)
 
+    Source   the Bernoulli distribution in its natural parameter: Wainwright & Jordan (2008), section 3.
     Shapes   z and logits broadcast together
     Domain   z in {0, 1}, all logits; an impossible value has log-probability -inf
     Units    nats
@@ -70,6 +74,7 @@ def entropy(logits: ArrayLike) -> Array:
 
     H = q softplus(-l) + p softplus(l). With a = |l| this is softplus(-a) + a sigmoid(-a): two positive terms.
 
+    Source   Shannon (1948), "A mathematical theory of communication".
     Shapes   any, elementwise
     Domain   all logits; 0 for an infinite one
     Units    nats
@@ -93,6 +98,8 @@ def kl(logit_q: ArrayLike, logit_p: ArrayLike) -> Array:
     we may take logit_q <= 0, where every term is of the order of q and relative accuracy survives for |logit| in the
     hundreds.
 
+    Source   Kullback & Leibler (1951) for the divergence; that of an exponential family as what a tangent leaves of its
+             log-partition function: Wainwright & Jordan (2008). The integral and its quadrature are ours.
     Shapes   logit_q and logit_p broadcast together
     Domain   all logits. With q certain (infinite) KL = -log p(that value); with q uncertain and p certain KL = inf;
              0 if both are certain of the same value

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 
 from reference.bernoulli import sigmoid, softplus
-from reference.vocabulary import RBM, Array, DomainError, as_relaxed, as_states, check_count, check_same_rows
+from reference.vocabulary import RBM, Array, DomainError, as_relaxed, as_states, check_count, check_rbm, check_same_rows
 
 LARGEST_ENUMERATION = 24
 _CHUNK_ENTRIES = 2**20  # entries of the largest matrix held while enumerating: 8 MiB
@@ -43,6 +43,7 @@ def energy(rbm: RBM, z1: ArrayLike, z2: ArrayLike) -> Array:
     Units    nats
     Raises   ShapeError, DomainError or TypeError for a z1 or z2 that does not fit.
     """
+    check_rbm(rbm)
     z1, z2 = as_relaxed("z1", z1, rbm.n1), as_relaxed("z2", z2, rbm.n2)
     check_same_rows(z1=z1, z2=z2)
     return -(z1 @ rbm.a1) - z2 @ rbm.a2 - ((z1 @ rbm.W) * z2).sum(axis=1)
@@ -51,24 +52,28 @@ def energy(rbm: RBM, z1: ArrayLike, z2: ArrayLike) -> Array:
 def logits_z2(rbm: RBM, z1: ArrayLike) -> Array:
     """Logits of the second side given the first: a2 + z1 W.
 
-    Source   DVAE++ (arXiv:1802.04920), section 5 (the conditionals of block Gibbs sampling).
+    Source   DVAE++ (arXiv:1802.04920), section 5 defines the energy; the conditionals follow from it: Smolensky (1986);
+             Hinton (2002).
     Shapes   z1 (B, N1) -> (B, N2)
     Domain   entries in [0, 1]
     Units    nats (log-odds)
     Raises   ShapeError, DomainError or TypeError for a z1 that does not fit.
     """
+    check_rbm(rbm)
     return rbm.a2 + as_relaxed("z1", z1, rbm.n1) @ rbm.W
 
 
 def logits_z1(rbm: RBM, z2: ArrayLike) -> Array:
     """Logits of the first side given the second: a1 + W z2.
 
-    Source   DVAE++ (arXiv:1802.04920), section 5 (the conditionals of block Gibbs sampling).
+    Source   DVAE++ (arXiv:1802.04920), section 5 defines the energy; the conditionals follow from it: Smolensky (1986);
+             Hinton (2002).
     Shapes   z2 (B, N2) -> (B, N1)
     Domain   entries in [0, 1]
     Units    nats (log-odds)
     Raises   ShapeError, DomainError or TypeError for a z2 that does not fit.
     """
+    check_rbm(rbm)
     return rbm.a1 + as_relaxed("z2", z2, rbm.n2) @ rbm.W.T
 
 
@@ -83,6 +88,7 @@ def log_marginal_z1(rbm: RBM, z1: ArrayLike) -> Array:
     Units    nats
     Raises   ShapeError, DomainError or TypeError for a z1 that does not fit.
     """
+    check_rbm(rbm)
     z1 = as_states("z1", z1, rbm.n1)
     return z1 @ rbm.a1 + softplus(logits_z2(rbm, z1)).sum(axis=1)
 
@@ -107,6 +113,7 @@ def log_partition(rbm: RBM) -> float:
 
     Cost: 2**min(N1, N2) softplus sums, in chunks of bounded memory; 24 units take minutes.
 
+    Source   DVAE++ (arXiv:1802.04920), section 5, the normaliser Z; the enumeration is ours.
     Shapes   -> scalar
     Domain   min(N1, N2) <= 24
     Units    nats
@@ -119,6 +126,7 @@ def log_partition(rbm: RBM) -> float:
 def marginals(rbm: RBM) -> Marginals:
     """Exact means E[z1], E[z2] and E[z1 z2'], by enumeration: the gradients of log Z in a1, a2 and W.
 
+    Source   Ackley, Hinton, Sejnowski (1985), the derivative of log Z; the enumeration is ours.
     Shapes   -> mean1 (N1,), mean2 (N2,), pair (N1, N2)
     Domain   min(N1, N2) <= 24
     Units    none (probabilities)
@@ -174,6 +182,7 @@ def all_states(n_units: int, width: int = 1) -> Iterator[Array]:
     Row r, counted through all chunks, is r in binary with unit 0 as its lowest bit. What cannot be enumerated is for
     the caller to refuse: only they know the way out.
 
+    Source   none: counting in binary.
     Shapes   -> chunks (at most 2**20 / max(n_units, width) rows, n_units), 2**n_units rows in all
     Domain   n_units >= 0 (no units: one empty state), width >= 1
     Units    none
@@ -188,6 +197,7 @@ def all_states(n_units: int, width: int = 1) -> Iterator[Array]:
 
 def _smaller_side_first(rbm: RBM) -> RBM:
     """The machine with its smaller side first, which is then enumerated; raise where that is too large."""
+    check_rbm(rbm)
     small = rbm if rbm.n1 <= rbm.n2 else RBM(rbm.a2, rbm.a1, rbm.W.T)
     if small.n1 > LARGEST_ENUMERATION:
         raise DomainError(
@@ -198,6 +208,7 @@ def _smaller_side_first(rbm: RBM) -> RBM:
 
 
 def _as_samples(rbm: RBM, z1: ArrayLike, z2: ArrayLike) -> tuple[Array, Array]:
+    check_rbm(rbm)
     z1, z2 = as_states("z1", z1, rbm.n1), as_states("z2", z2, rbm.n2)
     check_count("the number of rows of z1", check_same_rows(z1=z1, z2=z2))
     return z1, z2

@@ -31,10 +31,10 @@ from reference.vocabulary import (
     Array,
     BoltzmannMachine,
     DomainError,
-    ShapeError,
-    as_float,
+    as_matrix,
     as_relaxed,
     as_rows,
+    as_scalar,
     as_states,
     check,
     check_count,
@@ -75,6 +75,8 @@ class RBMKLWithGradients(NamedTuple):
 def group_slices(n_units: int, n_groups: int) -> tuple[slice, ...]:
     """Cut units 0 .. n_units - 1, in order, into groups of equal size.
 
+    Source   DVAE++ (arXiv:1802.04920), eq. (6) for two groups, the sides of an RBM; more groups, of equal size, are
+             ours.
     Shapes   -> n_groups slices
     Domain   n_groups divides n_units
     Units    none
@@ -97,7 +99,8 @@ def cross_entropy(machine: RBM | BoltzmannMachine, mu: ArrayLike, nu: ArrayLike,
     give -a1'mu1 - a2'mu2 - nu1'W mu2. With an odd number of groups and N1 = N2, the middle group straddles the two
     sides, and holds couplings of both kinds.
 
-    Source   DVAE++ (arXiv:1802.04920), section 5, and its extension to more than two groups and any couplings.
+    Source   DVAE++ (arXiv:1802.04920), section 5, the cross-entropy of eq. (6); its extension to more than two groups
+             and any couplings is ours.
     Shapes   mu (B, N), nu (B, N) -> (B,); N = N1 + N2 for an RBM
     Domain   entries in [0, 1]; n_groups divides N
     Units    nats
@@ -126,11 +129,9 @@ def kl(
     machine = _as_general(machine)
     logit_q = as_rows("logit_q", logit_q, machine.n)
     check_not_nan("logit_q", logit_q)
-    normaliser = as_float("log_partition", log_partition)
-    if normaliser.ndim:
-        raise ShapeError(f"log_partition must be one number for all rows; got {normaliser.shape}")
+    normaliser = as_scalar("log_partition", log_partition, "one number for all rows")
     check_finite("log_partition", normaliser)
-    return log_partition - entropy(logit_q).sum(axis=1) + cross_entropy(machine, sigmoid(logit_q), nu, n_groups)
+    return normaliser - entropy(logit_q).sum(axis=1) + cross_entropy(machine, sigmoid(logit_q), nu, n_groups)
 
 
 @overload
@@ -161,7 +162,7 @@ def kl_with_gradients(
     where field_j = a_j + sum over i in the same group of J_ij mu_i + sum over i in earlier groups of J_ij nu_i. The
     logit in the bracket is the entropy's, dH/dmu = -logit: without a decoder, the KL draws the logit to the field.
 
-    Source   by differentiation of DVAE++ (arXiv:1802.04920), section 5, the form after eq. (6).
+    Source   by differentiation of DVAE++ (arXiv:1802.04920), section 5, eq. (6) and the form after it.
     Shapes   as ``kl`` -> ``RBMKLWithGradients`` for an RBM, else ``KLWithGradients``
     Domain   as ``kl``; an infinite logit has derivative 0, its limit
     Units    nats
@@ -217,11 +218,9 @@ def rolfe_gradient(
     Units    nats, those of g
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
-    logit_q = as_float("logit_q", logit_q)
-    if logit_q.ndim != 2:
-        raise ShapeError(f"logit_q must be (B, N), one row per sample; got {logit_q.shape}")
+    logit_q = as_matrix("logit_q", logit_q)
     n_units = logit_q.shape[1]
-    logit_q, z, g = as_rows("logit_q", logit_q, n_units), as_states("z", z, n_units), as_rows("g", g, n_units)
+    z, g = as_states("z", z, n_units), as_rows("g", g, n_units)
     dcoupling_dzeta = as_rows("dcoupling_dzeta", dcoupling_dzeta, n_units)
     dzeta_dlogit_q = as_rows("dzeta_dlogit_q", dzeta_dlogit_q, n_units)
     check_same_rows(logit_q=logit_q, z=z, g=g, dcoupling_dzeta=dcoupling_dzeta, dzeta_dlogit_q=dzeta_dlogit_q)

@@ -21,6 +21,7 @@ from reference.vocabulary import (
     DomainError,
     ShapeError,
     as_float,
+    as_scalar,
     check,
     check_count,
     check_finite,
@@ -34,6 +35,8 @@ class Terms:
     """Batch means of the two parts of the ELBO, in nats.
 
     log_likelihood  E[log p(x | zeta)], what the decoder reconstructs; kl  of the posterior to the prior.
+
+    Source   DVAE++ (arXiv:1802.04920), eq. (1).
     """
 
     log_likelihood: float
@@ -85,7 +88,8 @@ class StreamingLogMeanExp:
     overflow, and memory does not grow with the number of weights. Pieces merge as in Chan, Golub & LeVeque (1979), so
     that nearly equal weights do not lose their spread to cancellation.
 
-    Source   DVAE++ (arXiv:1802.04920), section 7; Burda et al. (2015), eq. (8).
+    Source   DVAE++ (arXiv:1802.04920), section 7 (importance-weighted samples); Burda et al. (2015), eq. (8). Chan,
+             Golub, LeVeque (1983) for means and deviations that are merged.
     Raises   DomainError for an n_rows that is not a whole number, 0 or more.
     """
 
@@ -98,6 +102,7 @@ class StreamingLogMeanExp:
     def add(self, log_weights: ArrayLike) -> None:
         """Take in more log-weights.
 
+        Source   Chan, Golub, LeVeque (1983), the merging of means and sums of squared deviations.
         Shapes   log_weights (B, K), K >= 1 and free to vary from call to call
         Domain   real or -inf: a weight may be 0, not infinite
         Units    nats
@@ -127,6 +132,7 @@ class StreamingLogMeanExp:
     def result(self) -> Array:
         """The logarithm of the mean so far.
 
+        Source   Burda et al. (2015), eq. (8).
         Shapes   -> (B,)
         Domain   after at least one ``add``
         Units    nats
@@ -139,6 +145,8 @@ class StreamingLogMeanExp:
     def likelihood(self) -> Likelihood:
         """All there is to say about the weights so far.
 
+        Source   Burda et al. (2015), eq. (8); the delta method for the standard error; Kong, Liu, Wong (1994) for the
+                 effective sample size.
         Shapes   -> Likelihood of (B,)
         Domain   after at least one ``add``
         Units    nats
@@ -204,13 +212,12 @@ def likelihood(log_joint: ArrayLike, log_q: ArrayLike) -> Likelihood:
 def check_kl_weight(kl_weight: float) -> float:
     """Return the weight of the KL, one number in [0, 1].
 
+    Source   none: a check of arguments.
     Shapes   scalar -> scalar
     Domain   [0, 1]
     Units    none
     Raises   DomainError outside it; ShapeError for more than one number; TypeError for what is no number.
     """
-    weight = as_float("kl_weight", kl_weight)
-    if weight.ndim:
-        raise ShapeError(f"kl_weight must be one number; got {weight.shape}")
+    weight = as_scalar("kl_weight", kl_weight)
     check_unit_interval("kl_weight", weight)
     return float(weight)

@@ -72,7 +72,7 @@ def joint_kl_gradient(logit_q: ArrayLike, logit_p: ArrayLike) -> JointGradient:
 
     dKL/dlogit_q = q (1 - q) (logit_q - logit_p),   dKL/dlogit_p = p - q
 
-    Source   the derivatives are ours; eq. (4) differentiated.
+    Source   DVAE++ (arXiv:1802.04920), eq. (4) differentiated; the derivatives are ours.
     Shapes   logit_q (B, N), logit_p (B, N) -> two (B, N)
     Domain   all logits but NaN; 0 in a posterior logit that is infinite, where the unit no longer moves
     Units    none
@@ -116,7 +116,7 @@ def marginal_kl_gradient(
 
     What zeta adds to our belief that z = 1, under the posterior and under the prior.
 
-    Source   the derivatives are ours; eq. (5) differentiated.
+    Source   DVAE++ (arXiv:1802.04920), eq. (5) differentiated; the derivatives are ours.
     Shapes   zeta, logit_q, logit_p (B, N) -> three (B, N)
     Domain   as ``marginal_kl``
     Units    none
@@ -204,6 +204,7 @@ def _as_arguments(
 ) -> tuple[Array, Array, Array]:
     """The log ratio at zeta and the logits, checked, in float64."""
     smoothing = check_mixture(smoothing)
+    smoothing.check_one_sharpness()
     zeta, logit_q, logit_p = _as_matrices(zeta=zeta, logit_q=logit_q, logit_p=logit_p)
     return smoothing.log_ratio(zeta), logit_q, logit_p
 

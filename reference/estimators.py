@@ -36,12 +36,13 @@ from scipy.special import logit, logsumexp
 
 from reference.bernoulli import log_prob, sigmoid, softplus
 from reference.boltzmann import all_states
-from reference.smoothing import Smoothing
+from reference.smoothing import BinaryConcrete, Smoothing
 from reference.vocabulary import (
     Array,
     DomainError,
     ShapeError,
     as_float,
+    as_scalar,
     as_states,
     check,
     check_count,
@@ -79,6 +80,7 @@ def draw(rho: ArrayLike, logits: ArrayLike) -> Array:
 
     The convention of the inverse CDFs, which increase with rho and tend to this z as a smoothing gets sharper.
 
+    Source   inversion of the CDF of a Bernoulli variable: Devroye (1986), "Non-uniform random variate generation".
     Shapes   rho (S, N), logits (N,) or (S, N) -> (S, N)
     Domain   rho strictly inside (0, 1); all logits but NaN
     Units    none
@@ -93,6 +95,7 @@ def score(z: ArrayLike, logits: ArrayLike) -> Array:
 
     Written z p - (1 - z) q, because 1 - q rounds to 0 for a logit of 37 where p = 1e-16 is meant.
 
+    Source   Williams (1992), the "characteristic eligibility" of a Bernoulli logistic unit.
     Shapes   z (S, N), logits (N,) or (S, N) -> (S, N)
     Domain   z in {0, 1}; all logits but NaN
     Units    none
@@ -107,6 +110,7 @@ def score(z: ArrayLike, logits: ArrayLike) -> Array:
 def exact_value(f: Function, logits: ArrayLike) -> float:
     """E[f(z)], every z enumerated.
 
+    Source   none: the definition of an expectation.
     Shapes   logits (N,) -> scalar
     Domain   N <= 16; all logits but NaN; f finite
     Units    of f
@@ -121,6 +125,7 @@ def exact_gradient(f: Function, logits: ArrayLike) -> Array:
 
     E[f] could be left out, since the mean score is 0; taken off, it saves the digits of a nearly constant f.
 
+    Source   Williams (1992), whose identity is summed here instead of sampled.
     Shapes   logits (N,) -> (N,)
     Domain   N <= 16; all logits but NaN; f finite
     Units    of f
@@ -140,7 +145,8 @@ def reinforce(f: Function, rho: ArrayLike, logits: ArrayLike, baseline: ArrayLik
     d/dl sum over z of q(z) f(z) = E[f(z) d log q(z)/dl]. The score has mean 0, so a baseline that does not know z
     changes the spread and not the mean.
 
-    Source   Williams (1992), "Simple statistical gradient-following algorithms".
+    Source   Williams (1992), "Simple statistical gradient-following algorithms"; DVAE++ (arXiv:1802.04920), section
+             1.1.
     Shapes   rho (S, N), logits (N,) or (S, N), baseline scalar or (S,) -> (S, N)
     Domain   rho strictly inside (0, 1); all logits but NaN; f and baseline finite
     Units    of f
@@ -156,14 +162,16 @@ class RunningMoments:
     """Exponentially averaged mean and variance of NVIL's learning signal: its constant baseline and its scale.
 
     Start at mean 0 and variance 1; ``updated`` after every batch.
+
+    Source   Mnih & Gregor (2014), algorithm 1; DVAE++ (arXiv:1802.04920), section 1.1.
     """
 
     mean: float = 0.0
     variance: float = 1.0
 
     def __post_init__(self) -> None:
-        check_finite("mean", as_float("mean", self.mean))
-        variance = as_float("variance", self.variance)
+        mean, variance = as_scalar("mean", self.mean), as_scalar("variance", self.variance)
+        check_finite("mean", mean)
         check("variance", variance, (variance >= 0) & (variance < np.inf), "be finite and not negative")
 
     @property
@@ -186,7 +194,7 @@ class RunningMoments:
         if values.ndim != 1 or values.size == 0:
             raise ShapeError(f"signal must be (S,), one number per draw and at least one; got {values.shape}")
         check_finite("signal", values)
-        weight = as_float("decay", decay)
+        weight = as_scalar("decay", decay)
         check("decay", weight, (weight >= 0) & (weight < 1), "lie in [0, 1)")
         return RunningMoments(
             mean=float(decay * self.mean + (1 - decay) * values.mean()),
@@ -201,13 +209,14 @@ def nvil(f: Function, rho: ArrayLike, logits: ArrayLike, baseline: ArrayLike, sc
     and a running mean; scale is the running standard deviation of what is left. Signals that vary little are not blown
     up, hence the max. Unbiased up to that known factor, as long as baseline and scale come from earlier draws.
 
-    Source   Mnih & Gregor (2014), "Neural variational inference and learning in belief networks", algorithm 1.
+    Source   Mnih & Gregor (2014), "Neural variational inference and learning in belief networks", algorithm 1; DVAE++
+             (arXiv:1802.04920), section 1.1.
     Shapes   rho (S, N), logits (N,) or (S, N), baseline scalar or (S,), scale scalar -> (S, N)
     Domain   rho strictly inside (0, 1); all logits but NaN; f and baseline finite; scale >= 0 and finite
     Units    none where scale > 1 (f over its standard deviation), else of f
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
-    size = _scalar("scale", scale)
+    size = as_scalar("scale", scale)
     check("scale", size, (size >= 0) & (size < np.inf), "be finite and not negative")
     return reinforce(f, rho, logits, baseline) / np.maximum(1.0, size)
 
@@ -220,9 +229,10 @@ def muprop(f: Integrand, rho: ArrayLike, logits: ArrayLike, baseline: ArrayLike 
         (f(z) - h(z) - baseline) score(z) + f'(mu) q p.
 
     h depends on z, so it may not simply be subtracted; but E[h(z) score(z)] = f'(mu) dmu/dl is known, and is added
-    back. Exact, without any noise, where f is linear.
+    back. Exact, without any noise, where f is linear and the baseline 0; any other leaves -baseline score(z).
 
-    Source   Gu, Levine, Sutskever, Mnih (2015), "MuProp: unbiased backpropagation for stochastic neural networks".
+    Source   Gu, Levine, Sutskever, Mnih (2015), "MuProp: unbiased backpropagation for stochastic neural networks";
+             DVAE++ (arXiv:1802.04920), section 1.1, which counts it among the estimators with a bias.
     Shapes   rho (S, N), logits (N,) or (S, N), baseline scalar or (S,) -> (S, N)
     Domain   rho strictly inside (0, 1); all logits but NaN; f, its gradient and baseline finite
     Units    of f
@@ -255,7 +265,8 @@ def vimco(log_f: Function, rho: ArrayLike, logits: ArrayLike) -> Array:
     If log_f itself depends on the logits (as log p(x, z) - log q(z) does), its own derivative, weighted by
     f(z_k) / sum f, has to be added.
 
-    Source   Mnih & Rezende (2016), "Variational inference for Monte Carlo objectives".
+    Source   Mnih & Rezende (2016), "Variational inference for Monte Carlo objectives"; DVAE++ (arXiv:1802.04920),
+             section 1.1.
     Shapes   rho (S, K, N), logits (N,) or (S, N) -> (S, N); log_f is called K times, on (S, N)
     Domain   K >= 2; rho strictly inside (0, 1); all logits but NaN; log_f finite
     Units    nats
@@ -451,7 +462,7 @@ def rebar_surrogate(f: Integrand, temperature: float, eta: float = 1.0) -> Integ
     Raises   DomainError, ShapeError or TypeError for arguments that do not fit.
     """
     _check_integrand("f", f)
-    temp, weight = _temperature(temperature), _scalar("eta", eta)
+    temp, weight = _temperature(temperature), as_scalar("eta", eta)
     check_finite("eta", weight)
 
     def value(g: Array) -> Array:
@@ -471,7 +482,7 @@ def rebar(f: Integrand, rho: ArrayLike, v: ArrayLike, logits: ArrayLike, tempera
     the control variate (0 is REINFORCE). Training adapts both to the variance.
 
     Source   Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein (2017), "REBAR: low-variance, unbiased gradient estimates
-             for discrete latent variable models".
+             for discrete latent variable models"; DVAE++ (arXiv:1802.04920), section 1.1.
     Shapes   rho (S, N), v (S, N), logits (N,) or (S, N) -> (S, N)
     Domain   as ``relax``; temperature positive and finite; eta finite
     Units    of f
@@ -484,9 +495,13 @@ def rebar(f: Integrand, rho: ArrayLike, v: ArrayLike, logits: ArrayLike, tempera
 
 
 def straight_through(f: Integrand, rho: ArrayLike, logits: ArrayLike) -> Array:
-    """Estimate the gradient as if z were q in the backward pass: f'(z) q p. Biased, unless f is linear.
+    """Estimate the gradient as if z were q in the backward pass: f'(z) q p. Biased, but for some f.
 
-    Source   Bengio, Léonard, Courville (2013), "Estimating or propagating gradients through stochastic neurons".
+    Unbiased where f is linear in every unit separately, as an RBM's energy is: then the derivative in a unit does not
+    depend on that unit, and is f with the unit on less f with it off. z**2, the same function of a binary z, is not.
+
+    Source   Bengio, Léonard, Courville (2013), "Estimating or propagating gradients through stochastic neurons"; DVAE++
+             (arXiv:1802.04920), section 1.1.
     Shapes   rho (S, N), logits (N,) or (S, N) -> (S, N)
     Domain   rho strictly inside (0, 1); all logits but NaN; f's gradient finite
     Units    of f
@@ -506,15 +521,13 @@ def concrete(f: Integrand, rho: ArrayLike, logits: ArrayLike, temperature: float
     Gumbel-softmax.
 
     Source   Maddison, Mnih, Teh (2016), "The Concrete distribution"; Jang, Gu, Poole (2016), "Categorical
-             reparameterization with Gumbel-softmax".
+             reparameterization with Gumbel-softmax"; DVAE++ (arXiv:1802.04920), section 1.1.
     Shapes   rho (S, N), logits (N,) or (S, N) -> (S, N)
     Domain   rho strictly inside (0, 1); all logits but NaN; temperature positive and finite; f's gradient finite
     Units    of f
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
-    _check_integrand("f", f)
-    zeta, dzeta_dlogit = _concrete(logistic(rho, logits), _temperature(temperature))
-    return _gradients("f.gradient(zeta)", f.gradient(zeta), zeta.shape) * dzeta_dlogit
+    return smoothed(f, rho, logits, BinaryConcrete(float(_temperature(temperature))))
 
 
 def smoothed(f: Integrand, rho: ArrayLike, logits: ArrayLike, smoothing: Smoothing) -> Array:
@@ -533,6 +546,7 @@ def smoothed(f: Integrand, rho: ArrayLike, logits: ArrayLike, smoothing: Smoothi
     """
     _check_integrand("f", f)
     logits, rho = _arguments(logits, rho=rho)
+    smoothing.check_one_sharpness()
     sample = smoothing.inverse_cdf_with_derivatives(rho, logits)
     return _gradients("f.gradient(zeta)", f.gradient(sample.zeta), rho.shape) * sample.dzeta_dlogit_q
 
@@ -632,15 +646,8 @@ def _baseline(value: ArrayLike, n_rows: int) -> Array:
     return baseline
 
 
-def _scalar(name: str, value: ArrayLike) -> Array:
-    number = as_float(name, value).astype(np.float64)
-    if number.ndim:
-        raise ShapeError(f"{name} must be one number; got {number.shape}")
-    return number
-
-
 def _temperature(value: float) -> Array:
-    temperature = _scalar("temperature", value)
+    temperature = as_scalar("temperature", value)
     check_positive("temperature", temperature)
     return temperature
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 
 from reference.boltzmann import LARGEST_ENUMERATION, all_states
-from reference.vocabulary import Array, BoltzmannMachine, DomainError, as_relaxed, as_states, check_count
+from reference.vocabulary import Array, BoltzmannMachine, DomainError, as_relaxed, as_states, check_count, check_general
 
 
 class Marginals(NamedTuple):
@@ -39,6 +39,7 @@ def energy(machine: BoltzmannMachine, z: ArrayLike) -> Array:
     Units    nats
     Raises   ShapeError, DomainError or TypeError for a z that does not fit.
     """
+    check_general(machine)
     z = as_relaxed("z", z, machine.n)
     return -(z @ machine.a) - ((z @ machine.J) * z).sum(axis=1) / 2
 
@@ -55,6 +56,7 @@ def logits(machine: BoltzmannMachine, z: ArrayLike) -> Array:
     Units    nats (log-odds)
     Raises   ShapeError, DomainError or TypeError for a z that does not fit.
     """
+    check_general(machine)
     return machine.a + as_relaxed("z", z, machine.n) @ machine.J
 
 
@@ -75,6 +77,7 @@ def free_energy(machine: BoltzmannMachine, z_visible: ArrayLike, visible: Sequen
     Raises   DomainError for too many hidden units, or units that do not exist or are named twice; ShapeError,
              DomainError or TypeError for a z_visible that does not fit.
     """
+    check_general(machine)
     visible = _as_units("visible", visible, machine.n)
     z_visible = as_states("z_visible", z_visible, len(visible))
     hidden = [unit for unit in range(machine.n) if unit not in visible]
@@ -89,7 +92,7 @@ def free_energy(machine: BoltzmannMachine, z_visible: ArrayLike, visible: Sequen
     clamped[:, visible] = z_visible
     biases, couplings = logits(machine, clamped)[:, hidden], machine.J[np.ix_(hidden, hidden)]
     log_sum = np.full(len(z_visible), -np.inf)
-    for states in all_states(len(hidden), len(z_visible)):
+    for states in all_states(len(hidden), max(1, len(z_visible))):
         log_weights = biases @ states.T + ((states @ couplings) * states).sum(axis=1) / 2  # (B, rows)
         log_sum = np.logaddexp(log_sum, logsumexp(log_weights, axis=1))
     return energy(machine, clamped) - log_sum

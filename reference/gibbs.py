@@ -20,6 +20,7 @@ from reference.vocabulary import (
     Array,
     ShapeError,
     as_float,
+    as_matrix,
     as_rows,
     as_states,
     check,
@@ -35,7 +36,7 @@ def sweep(rbm: RBM, z1: ArrayLike, u2: ArrayLike, u1: ArrayLike, inv_temp: Array
     z2 = [u2 < sigmoid(b (a2 + z1 W))], then z1 = [u1 < sigmoid(b (a1 + W z2))]: a step that leaves the distribution
     exp(-b E) / Z_b unchanged, b the inverse temperature. The old z2 plays no part.
 
-    Source   DVAE++ (arXiv:1802.04920), section 5 (persistent contrastive divergence).
+    Source   Smolensky (1986); Hinton (2002), "Training products of experts by minimizing contrastive divergence".
     Shapes   z1 (B, N1), u2 (B, N2), u1 (B, N1), inv_temp scalar or (B,), one for each row -> z1 (B, N1), z2 (B, N2)
     Domain   z1 in {0, 1}; u1, u2 in [0, 1]; inv_temp finite and not negative (0: independent fair coins)
     Units    none
@@ -56,6 +57,7 @@ def sweep(rbm: RBM, z1: ArrayLike, u2: ArrayLike, u1: ArrayLike, inv_temp: Array
 def as_inv_temp_column(inv_temp: ArrayLike, n_rows: int) -> Array:
     """Turn an inverse temperature, one for all rows or one for each, into a column that scales logits of shape (B, N).
 
+    Source   none: a check of arguments.
     Shapes   inv_temp scalar or (n_rows,) -> (1,) or (n_rows, 1)
     Domain   finite and not negative
     Units    none
@@ -71,14 +73,13 @@ def as_inv_temp_column(inv_temp: ArrayLike, n_rows: int) -> Array:
 def as_chains(name: str, value: ArrayLike) -> Array:
     """Turn the binary states of chains, however many units they have, into a float64 matrix of zeros and ones.
 
+    Source   none: a check of arguments.
     Shapes   value (B, N) -> (B, N)
     Domain   entries in {0, 1}
     Units    none
     Raises   ShapeError, DomainError or TypeError for states that do not fit.
     """
-    states = as_float(name, value)
-    if states.ndim != 2:
-        raise ShapeError(f"{name} must be (B, N), one row per chain; got {states.shape}")
+    states = as_matrix(name, value, row="chain")
     return as_states(name, states, states.shape[1])
 
 
@@ -113,6 +114,7 @@ class PersistentChains:
     def init(cls, rbm: RBM, n_chains: int, seed: int) -> PersistentChains:
         """Chains that start from fair coins, none of their sweeps done.
 
+        Source   none: the starting point is ours.
         Shapes   -> z1 (n_chains, N1), z2 (n_chains, N2)
         Domain   n_chains >= 1; seed as in ``philox.uniforms``
         Units    none
@@ -127,6 +129,7 @@ class PersistentChains:
 
         run(a) then run(b) gives bit for bit what run(a + b) gives.
 
+        Source   Tieleman (2008), persistent contrastive divergence.
         Shapes   z1, z2 keep theirs
         Domain   n_sweeps >= 0; sizes as the machine's
         Units    none

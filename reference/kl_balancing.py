@@ -7,6 +7,9 @@ have learnt anything. While the weight gamma of the KL rises from 0 to 1, group 
 
 A group that carries little pays little for using its units; one that carries much pays more. The coefficients' mean is
 1, so that gamma keeps its meaning. Once gamma = 1 all of them are 1, and the objective is the ELBO again.
+
+This is the technique of the paper's appendix H as described in the project's notes; the appendix's text was not at
+hand.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ def coefficients(group_kl: ArrayLike, kl_weight: float) -> Array:
 
     The result is a constant for differentiation: the derivative of ``balanced_kl`` by group_kl is kl_weight c_m.
 
-    Source   DVAE++ (arXiv:1802.04920), appendix H.
-    Departs  the appendix has no negative estimates to speak of; reading them as 0 is ours.
+    Source   DVAE++ (arXiv:1802.04920), section 6.2, names the technique and leaves it to appendix H.
+    Departs  the appendix's text was not at hand: the coefficients are as described in the project's notes, and may
+             differ from it. Reading a negative mean as 0, and 1 for all groups where no mean is positive, are ours.
     Shapes   group_kl (B, G) -> (G,)
     Domain   group_kl finite, at least one row and one group; kl_weight in [0, 1]
     Units    group_kl: nats; the result: none
@@ -51,7 +55,8 @@ def balanced_kl(group_kl: ArrayLike, kl_weight: float) -> Array:
 
     kl_weight * sum over groups of c_m KL_m. At kl_weight = 1 it is the KL.
 
-    Source   DVAE++ (arXiv:1802.04920), appendix H.
+    Source   DVAE++ (arXiv:1802.04920), section 6.2, names the technique and leaves it to appendix H.
+    Departs  as ``coefficients``.
     Shapes   group_kl (B, G) -> (B,)
     Domain   as ``coefficients``
     Units    nats

@@ -84,7 +84,7 @@ def bernoulli_log_prob_gradient(x: ArrayLike, logits: ArrayLike) -> Array:
 
     x - sigma(l), which is sigma(-l) where x = 1 and -sigma(l) where x = 0: no subtraction.
 
-    Source   the derivative is ours.
+    Source   DVAE++ (arXiv:1802.04920), section 6.1 (factorial Bernoulli) differentiated; the derivative is ours.
     Shapes   x (..., D), logits (..., D) broadcast -> (..., D)
     Domain   as ``bernoulli_log_prob``
     Units    none
@@ -105,9 +105,10 @@ def discretised_logistic_log_prob(
 
     -softplus(-u) - softplus(l) + log(1 - e^{-(u - l)}), with u and l the bin's edges in units of the scale.
 
-    Source   Salimans et al. (2017), "PixelCNN++", section 2.1.
+    Source   Salimans et al. (2017), "PixelCNN++", section 2.1; DVAE++ (arXiv:1802.04920), section 6.1.
     Departs  their code subtracts two sigmoids, and where the difference is below 1e-5 takes the bin's central density
-             in its place; the product form needs neither the threshold nor the approximation.
+             in its place; the product form needs neither the threshold nor the approximation. Their code also clips
+             log_scale at -7 from below; this does not, and a caller who wants it clips.
     Shapes   x, mean, log_scale broadcast; the result has their common shape.
     Domain   x a whole number in [0, n_levels); mean finite; log_scale in [-700, 700], in units of half the range of
              intensities, which is [-1, 1]; mean / exp(log_scale) representable; n_levels >= 2
@@ -150,7 +151,7 @@ def mixture_log_prob_gradient(
     With w_m the probability that component m made the pixel, given its value: w - softmax(logits) for the logits, and
     w_m times the component's own derivative for the rest.
 
-    Source   the derivatives are ours.
+    Source   DVAE++ (arXiv:1802.04920), section 6.1 differentiated; the derivatives are ours.
     Shapes   as ``mixture_log_prob`` -> three (..., P, M)
     Domain   as ``mixture_log_prob``
     Units    none
@@ -181,6 +182,9 @@ def colour_mixture_log_prob(
     and the pixel has log-probability log sum over m of softmax(logits)_m P_m(r) P_m(g | r) P_m(b | r, g).
 
     Source   Salimans et al. (2017), "PixelCNN++", section 2.2; tanh as in its published code.
+    Departs  DVAE++ (arXiv:1802.04920), section 6.1, says a *factorial* mixture of discretised logistics, by which it
+             may mean that the channels are independent: that form is ``mixture_log_prob`` of each channel. Chaining
+             them is PixelCNN++'s. Its published code clips log-scales at -7 from below; this does not clip.
     Shapes   x (..., P, 3), logits (..., P, M), means, log_scales, coefficients (..., P, 3, M) -> (...)
     Domain   as ``mixture_log_prob``; finite coefficients
     Units    nats
@@ -204,7 +208,7 @@ def colour_mixture_log_prob_gradient(
 
     As ``mixture_log_prob_gradient``; a coefficient acts through the mean it shifts, and d tanh(c) = 1 / cosh(c)**2.
 
-    Source   the derivatives are ours.
+    Source   Salimans et al. (2017), "PixelCNN++", section 2.2 differentiated; the derivatives are ours.
     Shapes   as ``colour_mixture_log_prob`` -> (..., P, M) and three (..., P, 3, M)
     Domain   as ``colour_mixture_log_prob``
     Units    none

@@ -142,6 +142,7 @@ def fitted_base(data_means1: ArrayLike, data_means2: ArrayLike, clip: float = 0.
 def independent_log_partition(base: RBM) -> float:
     """log Z of a machine without couplings: one softplus per unit.
 
+    Source   the Bernoulli distribution in its natural parameter: Wainwright & Jordan (2008), section 3.
     Shapes   -> scalar
     Domain   base.W = 0
     Units    nats
@@ -154,6 +155,7 @@ def independent_log_partition(base: RBM) -> float:
 def as_path(rbm: RBM, base: RBM, inv_temps: ArrayLike) -> Array:
     """Turn inverse temperatures into a float64 vector that leads from an independent base to a machine of its size.
 
+    Source   none: a check of arguments.
     Shapes   inv_temps (K + 1,) -> (K + 1,)
     Domain   base.W = 0; inv_temps rises strictly from 0 to 1
     Units    none
@@ -169,6 +171,7 @@ def as_path(rbm: RBM, base: RBM, inv_temps: ArrayLike) -> Array:
 def path_biases(rbm: RBM, base: RBM, inv_temp: ArrayLike) -> tuple[Array, Array]:
     """Biases (1 - b) base + b target of the machine at b; its couplings are b W, since the base has none.
 
+    Source   Neal (2001), the geometric path; Salakhutdinov & Murray (2008), section 4.1.
     Shapes   inv_temp scalar -> (N1,), (N2,); or (B,), one for each row -> (B, N1), (B, N2)
     Domain   base.W = 0 and of the machine's shape; inv_temp in [0, 1]
     Units    nats

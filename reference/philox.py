@@ -157,6 +157,7 @@ def uniforms(
 def as_seed(seed: int) -> int:
     """Return a seed as an int: for those that keep one and draw later.
 
+    Source   none: a check of arguments.
     Shapes   scalar -> scalar
     Domain   whole, 0 <= seed < 2**64
     Units    none

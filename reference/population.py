@@ -93,7 +93,8 @@ def resample(log_weights: ArrayLike, u: ArrayLike) -> Array:
     ends = np.cumsum(np.exp(log_weights - log_weights.max(axis=1, keepdims=True)), axis=1)
     ends /= ends[:, -1:]
     n_points_below = np.ceil(n_replicas * ends - u[:, None]).astype(int)
-    n_points_below[:, -1] = n_replicas  # R - u may round down to R - 1, and a replica would be lost
+    # R - u may round down to R - 1, and a point would be lost. It belongs to the last replica of positive weight.
+    n_points_below[ends == 1] = n_replicas
     copies = np.diff(n_points_below, prepend=0, axis=1)
     replicas = np.tile(np.arange(n_replicas), n_populations)
     return np.repeat(replicas, copies.ravel()).reshape(n_populations, n_replicas)

@@ -25,6 +25,7 @@ from reference.vocabulary import (
     DomainError,
     ShapeError,
     as_float,
+    as_matrix,
     check_binary,
     check_not_nan,
     check_unit_interval,
@@ -72,6 +73,7 @@ def nu(smoothing: MixtureSmoothing, zeta: ArrayLike, logit_q: ArrayLike) -> Arra
 def check_mixture(smoothing: object) -> MixtureSmoothing:
     """Return a smoothing that attaches a density r(zeta|z) to each value of z; refuse any other.
 
+    Source   none: a check of arguments.
     Shapes, Units   none
     Domain   every kind that is a ``MixtureSmoothing``
     Raises   TypeError naming the kind.
@@ -89,7 +91,7 @@ def smoothed_posterior(networks: Sequence[Network], smoothing: MixtureSmoothing,
 
     zeta_g = F^{-1}(rho_g; logit_q_g) with logit_q_g = network_g(zeta_1 .. zeta_{g-1}).
 
-    Source   DVAE++ (arXiv:1802.04920), sections 4 and 6, fig. 2(f); eq. (3) for each unit.
+    Source   DVAE++ (arXiv:1802.04920), section 4, fig. 2(f), and section 6; eq. (3) for each unit.
     Shapes   rho (B, N) -> four (B, N); network g maps (B, n_1 + ... + n_{g-1}) to (B, n_g), and the n_g sum to N
     Domain   rho in [0, 1]; at least one network; logits any real or infinite
     Units    zeta, nu: none; logit_q: nats (log-odds)
@@ -97,6 +99,7 @@ def smoothed_posterior(networks: Sequence[Network], smoothing: MixtureSmoothing,
              smoothing without r(zeta|z).
     """
     smoothing, noise = check_mixture(smoothing), _as_noise(rho)
+    smoothing.check_one_sharpness()  # an array's columns would meet another group's units
     zeta, logit_q, dzeta_dlogit_q = np.zeros((3, *noise.shape))
     for members in _walk(networks, zeta, logit_q):
         sample = smoothing.inverse_cdf_with_derivatives(noise[:, members], logit_q[:, members])
@@ -111,7 +114,7 @@ def binary_posterior(networks: Sequence[Network], rho: ArrayLike) -> BinaryPoste
     same noise gives the same z. The networks see z in the place of zeta. (rho = 0 gives z = 0 and rho = 1 gives z = 1
     unless q = 0, however unlikely that is; ``philox.uniforms`` are strictly inside.)
 
-    Source   DVAE++ (arXiv:1802.04920), section 7: evaluation is always in the binary limit.
+    Source   DVAE++ (arXiv:1802.04920), section 7.1: evaluation is always in the binary limit.
     Shapes, Domain, Raises   as ``smoothed_posterior``
     Units    z: none; logit_q: nats (log-odds)
     """
@@ -131,7 +134,7 @@ def group_logits(networks: Sequence[Network], zeta: ArrayLike) -> Array:
     Units    nats (log-odds)
     Raises   ShapeError, DomainError or TypeError for arguments, or a network's logits, that do not fit.
     """
-    values = _as_matrix("zeta", zeta)
+    values = as_matrix("zeta", zeta)
     check_not_nan("zeta", values)
     logits = np.zeros(values.shape)
     for _ in _walk(networks, values, logits):
@@ -142,29 +145,21 @@ def group_logits(networks: Sequence[Network], zeta: ArrayLike) -> Array:
 def log_prob(networks: Sequence[Network], z: ArrayLike) -> Array:
     """Log-probability of binary states under the hierarchy in the binary limit, sum over g of log q(z_g | x, z_<g).
 
-    Source   DVAE++ (arXiv:1802.04920), section 7 (the denominator of the importance weights).
+    Source   DVAE++ (arXiv:1802.04920), section 7.1 (the denominator of the importance weights); Burda et al. (2015).
     Shapes   z (B, N) -> (B,); networks as for ``smoothed_posterior``
     Domain   z in {0, 1}
     Units    nats
     Raises   as ``group_logits``, and DomainError for an entry of z that is neither 0 nor 1.
     """
-    states = _as_matrix("z", z)
+    states = as_matrix("z", z)
     check_binary("z", states)
     return bernoulli.log_prob(states, group_logits(networks, states)).sum(axis=1)
 
 
 def _as_noise(rho: ArrayLike) -> Array:
-    noise = _as_matrix("rho", rho)
+    noise = as_matrix("rho", rho)
     check_unit_interval("rho", noise)
     return noise
-
-
-def _as_matrix(name: str, value: ArrayLike) -> Array:
-    """One row per sample, in float64, of as many units as there are."""
-    matrix = as_float(name, value).astype(np.float64, copy=False)
-    if matrix.ndim != 2:
-        raise ShapeError(f"{name} must be (B, N), one row per sample; got {matrix.shape}")
-    return matrix
 
 
 def _walk(networks: Sequence[Network], values: Array, logits: Array) -> Iterator[slice]:

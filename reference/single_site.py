@@ -27,6 +27,7 @@ from reference.vocabulary import (
     as_rows,
     as_states,
     check_count,
+    check_general,
     check_same_rows,
     check_unit_interval,
 )
@@ -52,6 +53,7 @@ def sweep(
     Units    none
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
+    check_general(machine)
     one_by_one = np.arange(machine.n) if order is None else _as_units("order", order)
     _check_each_unit_once("order", one_by_one, machine.n)
     return _redraw(machine, z, u, tuple(one_by_one[:, None]), inv_temp)
@@ -76,6 +78,7 @@ def chromatic_sweep(
     Units    none
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
+    check_general(machine)
     return _redraw(machine, z, u, _as_colours(machine, colours), inv_temp)
 
 
@@ -90,8 +93,9 @@ def colouring(machine: BoltzmannMachine) -> tuple[Array, ...]:
     Shapes   -> n_colours vectors of units, each rising; together 0 .. N - 1
     Domain   every machine; a coupling is an entry of J that is not 0, however small
     Units    none
-    Raises   nothing: a machine is checked when it is made
+    Raises   TypeError for an RBM; a general machine was checked when it was made
     """
+    check_general(machine)
     coupled = machine.J != 0
     n_coupled = coupled.sum(axis=1)
     colour = np.full(machine.n, -1)
@@ -133,11 +137,13 @@ class PersistentChains:
     def init(cls, machine: BoltzmannMachine, n_chains: int, seed: int) -> PersistentChains:
         """Chains that start from fair coins, none of their sweeps done.
 
+        Source   none: the starting point is ours.
         Shapes   -> z (n_chains, N)
         Domain   n_chains >= 1; seed as in ``philox.uniforms``
         Units    none
         Raises   DomainError or TypeError for a count or seed out of range.
         """
+        check_general(machine)
         n_chains = check_count("n_chains", n_chains)
         return cls(uniforms(seed, 0, n_chains, machine.n, STREAM_SITE_INIT) < 0.5, seed)
 
@@ -149,12 +155,14 @@ class PersistentChains:
         Without ``colours`` a sweep goes through the units one by one, 0 .. N - 1; with them (``colouring(machine)``) it
         is chromatic. run(a) then run(b) gives bit for bit what run(a + b) gives.
 
+        Source   Tieleman (2008), persistent contrastive divergence.
         Shapes   z keeps its own
         Domain   n_sweeps >= 0; as many units as the machine; colours as in ``chromatic_sweep``
         Units    none
         Raises   ShapeError if the chains do not fit the machine; DomainError for a count that is not whole, or colours
                  that do not fit.
         """
+        check_general(machine)
         z = as_states("z", self.z, machine.n)
         last = self.step + check_count("n_sweeps", n_sweeps, least=0)
         for step in range(self.step, last):

@@ -37,6 +37,7 @@ from reference.vocabulary import (
     ShapeError,
     as_float,
     as_rows,
+    as_scalar,
     as_states,
     check_count,
     check_finite,
@@ -61,6 +62,7 @@ class Parameters:
         decoder     V3 (2 M, H), u3 (H,), A3 (H, D), c3 (D,)
         prior       a1 (M,), a2 (M,), W (M, M)
 
+    Source   DVAE++ (arXiv:1802.04920), fig. 2(g), in its smallest form.
     Domain   finite float64; 2 M <= 12
     Raises   ShapeError if the shapes do not fit each other; DomainError for an entry that is not finite or a model too
              large to enumerate; TypeError for a dtype that is not a number.
@@ -142,6 +144,7 @@ class Parameters:
     def map(self, function: Callable[..., Array], *others: Parameters) -> Parameters:
         """Apply a function to every array, together with the arrays of the same name in ``others``.
 
+        Source   none: bookkeeping.
         Shapes   whatever the function returns must fit again
         Domain   results finite
         Units    those of the function
@@ -166,7 +169,10 @@ def _shapes(n_pixels: int, n_hidden: int, n_side: int) -> dict[str, tuple[int, .
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """Everything ``forward`` computed on its way, for ``backward`` to use: B images, N = 2 M latent units, nats."""
+    """Everything ``forward`` computed on its way, for ``backward`` to use: B images, N = 2 M latent units, nats.
+
+    Source   as ``forward``.
+    """
 
     smoothing: OverlappingExponential
     x: Array  # (B, D)
@@ -213,6 +219,7 @@ def forward(parameters: Parameters, x: ArrayLike, rho: ArrayLike, smoothing: Ove
     check_same_rows(x=x, rho=rho)
     if not isinstance(smoothing, OverlappingExponential):
         raise TypeError(f"smoothing must be an OverlappingExponential; got {type(smoothing).__name__}")
+    smoothing.check_one_sharpness()
 
     hidden1, logit_q1 = _encode1(p, x)
     draw1 = smoothing.inverse_cdf_with_derivatives(rho[:, : p.n_side], logit_q1)
@@ -345,6 +352,7 @@ class Adam:
     def init(cls, parameters: Parameters) -> Adam:
         """Return an empty memory for such parameters.
 
+        Source   Kingma & Ba (2015), algorithm 1.
         Shapes   as ``parameters``
         Domain   all parameters
         Units    none
@@ -358,6 +366,7 @@ class Adam:
         theta - learning_rate m / (sqrt(v) + epsilon), m and v the averages of the gradient and of its square. They
         start at 0, and are divided by 1 - memory**n_steps to make up for it.
 
+        Source   Kingma & Ba (2015), algorithm 1.
         Shapes   as ``parameters``
         Domain   learning_rate positive and finite
         Units    those of the parameters
@@ -377,7 +386,10 @@ class Adam:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """Where training stands. What follows depends on this alone: stop, store, go on, and the numbers are the same."""
+    """Where training stands. What follows depends on this alone: stop, store, go on, and the numbers are the same.
+
+    Source   DVAE++ (arXiv:1802.04920), sections 5 and 7; Tieleman (2008) for the chains.
+    """
 
     parameters: Parameters
     adam: Adam
@@ -388,6 +400,7 @@ class Training:
     def init(cls, x: ArrayLike, n_side: int, n_hidden: int, seed: int, n_chains: int = 100) -> Training:
         """Before the first iteration: ``Parameters.init``, and ``n_chains`` >= 1 chains that will sample the prior.
 
+        Source   as ``Parameters.init`` and ``PersistentChains.init``.
         Shapes, Domain, Units, Raises   as ``Parameters.init``
         """
         parameters = Parameters.init(x, n_side, n_hidden, seed)
@@ -411,7 +424,8 @@ def train(
     sweeps of the persistent chains or, if ``exact``, by enumeration, and takes a step of Adam. The KL's weight grows
     linearly to 1 over the first ``kl_warmup`` iterations, so that units are of use before they are charged for.
 
-    Source   DVAE++ (arXiv:1802.04920), sections 5 and 7; persistent contrastive divergence: Tieleman (2008).
+    Source   DVAE++ (arXiv:1802.04920), sections 5 and 7, KL annealing as in section 7.2; persistent chains: Tieleman
+             (2008).
     Shapes   x (n, D), D as at ``Training.init``
     Domain   x in {0, 1}; n_iterations, n_sweeps, kl_warmup >= 0; batch_size >= 1; learning_rate and beta positive
     Units    none
@@ -455,9 +469,7 @@ def likelihood_estimate(
     Units    nats
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
-    normaliser = as_float("log_partition", log_partition)
-    if normaliser.ndim:
-        raise ShapeError(f"log_partition must be one number for all images; got {normaliser.shape}")
+    normaliser = as_scalar("log_partition", log_partition, "one number for all images")
     check_finite("log_partition", normaliser)
     p, n_importance = parameters, check_count("n_importance", n_importance)
     images = as_states("x", x, p.n_pixels).repeat(n_importance, axis=0)
@@ -473,6 +485,7 @@ def likelihood_estimate(
 def log_likelihood(parameters: Parameters, x: ArrayLike) -> Array:
     """Exact log p(x): the logarithm of the sum over every z of p(z) p(x|z).
 
+    Source   DVAE++ (arXiv:1802.04920), section 6.1, the sum of the generative model over z; the enumeration is ours.
     Shapes   x (B, D) -> (B,)
     Domain   x in {0, 1}
     Units    nats
@@ -504,7 +517,7 @@ def _log_posterior(p: Parameters, x: Array) -> Array:
     (states,) = boltzmann.all_states(p.n_side)
     log_q1 = _log_prob_table(_encode1(p, x)[1], states)  # (B, z1)
     log_q2 = _log_prob_table(_encode2(p, x[:, None, :], states)[1], states)  # (B, z1, z2)
-    return (log_q1[:, :, None] + log_q2).transpose(0, 2, 1).reshape(len(x), -1)
+    return (log_q1[:, :, None] + log_q2).transpose(0, 2, 1).reshape(len(x), len(states) ** 2)
 
 
 def _log_prob_table(logits: Array, values: Array) -> Array:

@@ -42,6 +42,30 @@ def as_float(name: str, value: ArrayLike) -> Array:
     raise TypeError(f"{name} must be float32 or float64 numbers; got dtype {array.dtype}")
 
 
+def as_scalar(name: str, value: ArrayLike, what: str = "one number") -> Array:
+    """Turn one number into a float64 array without axes.
+
+    Shapes   scalar, kept
+    Raises   ShapeError for anything else, asking for ``what``; TypeError for a dtype that is not a number.
+    """
+    number = as_float(name, value).astype(np.float64)
+    if number.ndim:
+        raise ShapeError(f"{name} must be {what}; got {number.shape}")
+    return number
+
+
+def as_matrix(name: str, value: ArrayLike, row: str = "sample") -> Array:
+    """Turn one row per sample (or whatever a ``row`` is) into a float64 matrix with any number of columns.
+
+    Shapes   value (B, N) -> (B, N)
+    Raises   ShapeError for any other shape; TypeError for a dtype that is not a number.
+    """
+    matrix = as_float(name, value).astype(np.float64, copy=False)
+    if matrix.ndim != 2:
+        raise ShapeError(f"{name} must be (B, N), one row per {row}; got {matrix.shape}")
+    return matrix
+
+
 def check(name: str, array: Array, holds: ArrayLike, rule: str) -> None:
     """Raise DomainError for the first entry of ``array`` where ``holds`` is not true.
 
@@ -260,3 +284,17 @@ def as_relaxed(name: str, value: ArrayLike, n_units: int) -> Array:
     relaxed = as_rows(name, value, n_units)
     check_unit_interval(name, relaxed)
     return relaxed
+
+
+def check_rbm(rbm: RBM) -> None:
+    """Raise TypeError for what is no restricted machine: the formulas of an RBM need its two sides."""
+    if not isinstance(rbm, RBM):
+        raise TypeError(
+            f"rbm must be an RBM; got {type(rbm).__name__}. A BoltzmannMachine has its own reference.general_boltzmann"
+        )
+
+
+def check_general(machine: BoltzmannMachine) -> None:
+    """Raise TypeError for what is no general machine; an RBM is one, once it is written as such."""
+    if not isinstance(machine, BoltzmannMachine):
+        raise TypeError(f"machine must be a BoltzmannMachine; got {type(machine).__name__}. An RBM has .general()")

@@ -218,8 +218,8 @@ def mixed_errors(
     """The worst mixed error of each output of a kind's inverse CDF.
 
     Shapes   rho, logit_q, beta and every output (N,), all in the dtype that is judged.
-    Domain   NaN counts as infinite error, and so does an infinity where the truth is finite. Where the density between
-             the modes is below twice the smallest normal number, derivatives saturate (see Departs in
+    Domain   NaN counts as infinite error, and so does an infinity where the truth is finite. Where, on [0, 1], the
+             density between the modes is below twice the smallest normal number, derivatives saturate (see Departs in
              ``Smoothing.inverse_cdf_with_derivatives``) and need only be finite and, by rho and logit, of the true
              sign. zeta itself is judged everywhere.
     Returns  for each output present in ``result`` its worst case.
@@ -230,7 +230,11 @@ def mixed_errors(
     for i, (r, logit, b) in enumerate(zip(rho.tolist(), logit_q.tolist(), beta.tolist(), strict=True)):
         truth = inverse_truth(kind, r, logit, b, float(info.eps))
         slope = truth["dzeta_drho"][0]
-        flat = mpmath.isfinite(slope) and -np.expm1(-b) < 2 * float(info.tiny) * b * slope
+        flat = (
+            REFERENCE[kind].unit_interval
+            and mpmath.isfinite(slope)
+            and -np.expm1(-b) < 2 * float(info.tiny) * b * slope
+        )
         for name, values in outputs.items():
             got = float(values[i])
             if flat and name != "zeta":

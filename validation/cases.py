@@ -67,7 +67,8 @@ def edge_cases(dtype: DTypeLike) -> Cases:
     rho = [0.0, tiny, 2.0**-25, 0.5, 1 - eps / 2, 1.0]
     size = [tiny, 1e-8, 0.9, 1.1, 17.0, 90.0, 746.0, np.inf]
     logit_q = [0.0, *size, *(-s for s in size)]
-    beta = [1e-2, 0.4, 2.9, 3.1, 10.0, 90.0, 690.0, 1e3]  # smoothing.py changes formulas at 3, 6, 600; |l| at 1, 1.1
+    # exponential.py changes formulas at 3, 6, 600 (and at |l| = 1, 1.1), power.py and concrete.py at 1 and about 1/2.
+    beta = [1e-2, 0.4, 0.5, 1.0, 2.9, 3.1, 10.0, 90.0, 690.0, 1e3]
     return Cases(*np.array(list(product(rho, logit_q, beta)), dtype=dtype).T)
 
 

@@ -101,8 +101,8 @@ def _gradients(command: Command, out: Console) -> int:
 #: Each check prints its table and returns how many of its bounds do not hold.
 CHECKS: dict[str, Callable[[Command, Console], int]] = {
     "accuracy": _judge("accuracy: implementations against multi-precision arithmetic", accuracy_rows),
-    # The truth of a kind without an inverse in closed form costs a tenth of a second.
-    "kinds": _judge("kinds: every smoothing of the reference against multi-precision arithmetic", kind_rows, 5),
+    # Thinned, for the truth of a kind costs up to a tenth of a second a point.
+    "kinds": _judge("kinds: all smoothings of the reference against multi-precision arithmetic", kind_rows, QUICK_STEP),
     "agreement": _judge("agreement: torch twins against the reference", agreement_rows),
     "gradients": _gradients,
 }

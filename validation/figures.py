@@ -417,8 +417,7 @@ def _draw_biased(rows: Sequence[gradients.Row], axes: Axes) -> None:
     families: dict[str, list[gradients.Row]] = {}
     for row in rows:
         kind = row.parameter.split(",")[0] if row.estimator == "smoothed" else row.estimator
-        if kind != BinaryConcrete.__name__:  # as an estimator the same as Concrete
-            families.setdefault(kind, []).append(row)
+        families.setdefault(kind, []).append(row)
     # The largest marker is the sharpest; one without a sharpness is large.
     for (name, members), marker in zip(families.items(), "*osD^vPX<>", strict=False):
         (line,) = axes.plot([row.bias for row in members], [row.spread for row in members], "-", linewidth=1)

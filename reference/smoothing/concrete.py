@@ -25,7 +25,7 @@ from reference.smoothing.family import InverseCDF, Smoothing
 from reference.vocabulary import Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BinaryConcrete(Smoothing):
     """The logistic relaxation of a binary unit, also known as (binary) Gumbel-softmax.
 
@@ -37,7 +37,7 @@ class BinaryConcrete(Smoothing):
     ``dzeta_dbeta`` of the inverse CDF is the derivative by the sharpness 1/lambda, not by lambda.
 
     Source   Maddison, Mnih & Teh, The Concrete distribution (2016); Jang, Gu & Poole (2016). DVAE++ (arXiv:1802.04920),
-             section 3, compares the overlapping transformations with it.
+             appendix C (as section 3 says of it), compares the overlapping transformations with it.
     Shapes   temperature a scalar, or an array that broadcasts with zeta, rho and logit_q.
     Domain   zeta in [0, 1]; temperature positive and finite: 0 is the limit of z itself, infinity of the constant 1/2.
              The accuracy is kept for temperatures in [1e-2, 1e3].

@@ -11,16 +11,17 @@ from reference.smoothing.family import InverseCDF, MixtureSmoothing
 from reference.smoothing.series import cosh_less_sinhc, gentle_imbalance, linear_excess, quadratic_excess, sinh_term
 from reference.vocabulary import Array
 
+_FLAT = 1e-6  # below this sharpness the sample is rho, but for beta/8 at most
 _GENTLE = 3.0  # below this sharpness log densities are computed from the middle of [0, 1], above from its ends
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OverlappingExponential(MixtureSmoothing):
     """Two overlapping exponentials, each other's mirror image.
 
     r(zeta|0) = beta e^{-beta zeta} / (1 - e^{-beta}),   r(zeta|1) = beta e^{-beta (1 - zeta)} / (1 - e^{-beta}).
 
-    Source   DVAE++ (arXiv:1802.04920), section 3 and appendix A.
+    Source   DVAE++ (arXiv:1802.04920), section 3, eq. (3), and appendix A.
     Shapes   beta a scalar, or an array that broadcasts with zeta, rho and logit_q.
     Domain   zeta in [0, 1]; beta positive and finite: the sharpness. beta -> 0 gives the uniform density for both z,
              beta -> infinity a point mass at z.
@@ -229,7 +230,8 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
     # The distance from the nearer end: from n near that end, from the exponential e = e^{-beta distance} further in.
     # y is 2 q e^{-beta x1} where B >= 0, and else 2 p e^{-beta x0}. With l <= 0 the left half implies B < 0.
     y = np.abs(B) + S
-    left = (B < 0) & (y >= 2 * p * sqrt_d)
+    # Where the density is nearly flat, both would compare numbers equal up to rounding; there v is the distance itself.
+    left = np.where(beta < _FLAT, v0 <= v1, (B < 0) & (y >= 2 * p * sqrt_d))
     v = np.minimum(v0, v1)
     n = np.clip(beta * v, tiny, 0.5)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # branches not taken

@@ -20,7 +20,9 @@ from numpy.typing import ArrayLike
 
 from reference.vocabulary import (
     Array,
+    ShapeError,
     as_float,
+    check,
     check_binary,
     check_broadcast,
     check_not_nan,
@@ -29,7 +31,7 @@ from reference.vocabulary import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # eq=False, as in every kind: comparing arrays gives an array, not a truth value
 class InverseCDF:
     """A smoothed sample with its derivatives; all four have the broadcast shape of the inputs."""
 
@@ -42,15 +44,25 @@ class InverseCDF:
 class Smoothing(ABC):
     """A continuous companion zeta of a binary unit: its density, its CDF, and how noise becomes a sample.
 
-    Shapes   a kind's sharpness is a scalar, or an array that broadcasts with the arguments of its methods.
-    Raises   DomainError for a sharpness that is not positive and finite.
+    Source   DVAE++ (arXiv:1802.04920), eq. (2), for the density of zeta and its reparameterisation.
+    Shapes   a kind's sharpness is a scalar, or an array (of which a copy is kept) that broadcasts with the arguments of
+             its methods.
+    Raises   DomainError for a sharpness that is not positive and finite; from a method, for one that no longer is when
+             it is rounded to float32 for float32 arguments.
     """
 
     sharpness: ClassVar[str] = "beta"  # name of the field that says how sharp
     unit_interval: ClassVar[bool] = True  # whether zeta lives on [0, 1]; else on the real line, its two ends included
 
     def __post_init__(self) -> None:
-        check_positive(self.sharpness, as_float(self.sharpness, getattr(self, self.sharpness)))
+        value = getattr(self, self.sharpness)
+        beta = as_float(self.sharpness, value)
+        check_positive(self.sharpness, beta)
+        if not np.isscalar(value):  # what was checked here must not change behind the object's back
+            beta = beta.copy()
+            beta.flags.writeable = False
+            # The dataclass is frozen; this is its one moment of construction.
+            object.__setattr__(self, self.sharpness, beta)
 
     # ---- what a caller uses -------------------------------------------------------------------------------------
 
@@ -112,6 +124,19 @@ class Smoothing(ABC):
             dzeta_dbeta=_rounded(result.dzeta_dbeta, dtype),
         )
 
+    def check_one_sharpness(self) -> None:
+        """Refuse an array of sharpnesses, for those whose formulas smooth all units alike.
+
+        Source   none: a check of arguments.
+        Shapes   none
+        Domain   a sharpness that is one number
+        Units    none
+        Raises   ShapeError naming the sharpness.
+        """
+        shape = np.shape(getattr(self, self.sharpness))
+        if shape:
+            raise ShapeError(f"smoothing.{self.sharpness} must be one number here; got {shape}")
+
     # ---- what a kind defines, for arguments in float64 that were checked ------------------------------------------
 
     @abstractmethod
@@ -133,7 +158,10 @@ class Smoothing(ABC):
         """
         arrays = {name: as_float(name, value) for name, value in values.items()}
         dtype = np.result_type(*arrays.values())
-        beta = np.asarray(getattr(self, self.sharpness), dtype=dtype).astype(np.float64)
+        with np.errstate(over="ignore", under="ignore"):  # refused below
+            beta = np.asarray(getattr(self, self.sharpness)).astype(dtype).astype(np.float64)
+        rule = f"be positive and finite in {dtype}, the precision of the other arguments"
+        check(self.sharpness, beta, (beta > 0) & (beta < np.inf), rule)
         arrays = {name: array.astype(np.float64) for name, array in arrays.items()}
         check_broadcast(**arrays, **{self.sharpness: beta})
         for name, array in arrays.items():
@@ -147,7 +175,10 @@ class Smoothing(ABC):
 
 
 class MixtureSmoothing(Smoothing):
-    """A smoothing with a density r(zeta|z) for each value of the binary unit."""
+    """A smoothing with a density r(zeta|z) for each value of the binary unit.
+
+    Source   DVAE++ (arXiv:1802.04920), eq. (2).
+    """
 
     def log_r(self, zeta: ArrayLike, z: ArrayLike) -> Array:
         """Log density of the smoothed unit given the binary one.

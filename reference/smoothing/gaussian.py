@@ -19,7 +19,7 @@ _FAR = 40.0  # standard deviations; e^{-40^2/2} is 0
 _NODES, _WEIGHTS = (0.5 * (x + shift) for x, shift in zip(np.polynomial.legendre.leggauss(20), (1, 0), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gaussian(LocationMixture):
     """Two normal densities of means 0 and 1 and precision beta.
 

@@ -19,7 +19,7 @@ from reference.smoothing.real_line import (
 from reference.vocabulary import Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OverlappingLogistic(LocationMixture):
     """Two overlapping logistic densities of means 0 and 1 and scale 1/beta.
 

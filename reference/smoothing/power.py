@@ -31,7 +31,7 @@ from reference.vocabulary import Array
 _CERTAIN = 1e9  # a logit beyond which the other value of z has no digit left in any result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PowerFunction(MixtureSmoothing):
     """Two power functions, each other's mirror image.
 

@@ -17,7 +17,7 @@ _EXPONENTIAL = OverlappingExponential(1.0)  # for its formulas, which take beta 
 _SCALE = 128  # times 2**128, exactly, every subnormal number is an ordinary one with all its digits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpikeExponential(MixtureSmoothing):
     """A point mass at 0 for z = 0, an exponential that rises to 1 for z = 1.
 
@@ -28,7 +28,8 @@ class SpikeExponential(MixtureSmoothing):
     zeta > 0 ordinary densities, with r(zeta|0) = 0. As the two never meet, zeta gives z away: nu = [zeta > 0] is a step
     through which no gradient flows. That is why DVAE++ overlaps its densities, and ``rolfe_gradient`` exists.
 
-    Source   Rolfe (2016), "Discrete variational autoencoders", the spike-and-exponential smoothing.
+    Source   Rolfe (2016), "Discrete variational autoencoders", the spike-and-exponential smoothing; DVAE++
+             (arXiv:1802.04920), section 2.
     Shapes   beta a scalar, or an array that broadcasts with zeta, rho and logit_q.
     Domain   zeta in [0, 1]; beta positive and finite: the sharpness. beta -> 0 gives a uniform density for z = 1,
              beta -> infinity a point mass at 1.

@@ -13,13 +13,13 @@ from reference.smoothing.exponential import OverlappingExponential
 from reference.smoothing.family import InverseCDF, MixtureSmoothing
 from reference.smoothing.inversion import solve
 from reference.smoothing.series import gentle_imbalance, linear_excess, quadratic_excess
-from reference.vocabulary import Array, as_float, check
+from reference.vocabulary import Array, as_scalar, check
 
 _EXPONENTIAL = OverlappingExponential(1.0)  # for its formulas, which take beta as an argument
 _GENTLE = 3.0  # below this sharpness the two terms of the derivative by beta nearly cancel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UniformExponential(MixtureSmoothing):
     """With probability w a uniform zeta, else one of two overlapping exponentials.
 
@@ -33,7 +33,8 @@ class UniformExponential(MixtureSmoothing):
              priors", which smooths with exponentials over a uniform floor of weight 0.05.
     Shapes   beta a scalar, or an array that broadcasts with zeta, rho and logit_q; uniform_weight a scalar.
     Domain   zeta in [0, 1]; beta positive and finite; uniform_weight in (0, 1).
-    Raises   DomainError for a beta that is not positive and finite, or a weight outside (0, 1).
+    Raises   DomainError for a beta that is not positive and finite, or a weight outside (0, 1); ShapeError for a weight
+             that is not one number.
     """
 
     beta: float | Array
@@ -41,8 +42,10 @@ class UniformExponential(MixtureSmoothing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weight = as_float("uniform_weight", self.uniform_weight)
+        weight = as_scalar("uniform_weight", self.uniform_weight)
         check("uniform_weight", weight, (weight > 0) & (weight < 1), "lie in (0, 1)")
+        # The dataclass is frozen; this is its one moment of construction.
+        object.__setattr__(self, "uniform_weight", float(weight))
 
     def _log_r(self, zeta: Array, z: Array, beta: Array) -> Array:
         return self._over_floor(_EXPONENTIAL._log_r(zeta, z, beta))

@@ -163,6 +163,14 @@ def test_double_backward_is_refused():
             (grad.sum() + logit_q.sum()).backward()
 
 
+@pytest.mark.parametrize("beta", [1e-300, 1e-17, 1e-16, 3e-16, 1e-12])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_flat_density_gives_the_noise_back(beta, as_tensor):
+    rho, logit_q = torch.linspace(0.05, 0.95, 7, dtype=torch.float64), torch.tensor([[-2.0], [0.1], [3.0]]).double()
+    zeta = OverlappingExponential(torch.tensor(beta, dtype=rho.dtype) if as_tensor else beta).inverse_cdf(rho, logit_q)
+    np.testing.assert_allclose(zeta, rho.expand(3, 7), rtol=0, atol=beta + 2e-16)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
 def test_other_dtypes_are_refused(dtype):
     good, bad = torch.zeros(2), torch.zeros(2).to(dtype)

@@ -20,7 +20,7 @@ from reference.boltzmann import (
     logits_z2,
     marginals,
 )
-from reference.vocabulary import RBM, DomainError, ShapeError
+from reference.vocabulary import RBM, BoltzmannMachine, DomainError, ShapeError
 
 MACHINES = st.builds(
     lambda n1, n2, scale, seed: random_machine(n1, n2, scale, np.random.default_rng(seed)),
@@ -252,3 +252,23 @@ def test_energy_wants_as_many_rows_on_both_sides():
     rbm = RBM(np.zeros(2), np.zeros(2), np.zeros((2, 2)))
     with pytest.raises(ShapeError, match=r"same number of rows; got z1 \(3, 2\), z2 \(1, 2\)"):
         energy(rbm, np.zeros((3, 2)), np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda rbm: energy(rbm, [[1.0]], [[0.0]]),
+        lambda rbm: logits_z1(rbm, [[1.0]]),
+        lambda rbm: logits_z2(rbm, [[1.0]]),
+        lambda rbm: log_marginal_z1(rbm, [[1.0]]),
+        lambda rbm: free_energy(rbm, [[1.0]]),
+        log_partition,
+        marginals,
+        lambda rbm: log_partition_surrogate(rbm, [[1.0]], [[0.0]]),
+        lambda rbm: log_partition_gradient(rbm, [[1.0]], [[0.0]]),
+    ],
+)
+def test_a_general_machine_is_sent_to_its_own_functions(function):
+    function(RBM([0.1], [0.2], [[0.3]]))
+    with pytest.raises(TypeError, match=r"^rbm must be an RBM; got BoltzmannMachine\. .*reference\.general_boltzmann$"):
+        function(BoltzmannMachine(np.zeros(2), np.zeros((2, 2))))

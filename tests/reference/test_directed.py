@@ -239,12 +239,12 @@ def test_to_what_one_rounding_of_the_inputs_does():
     4 is the project's bound. Power: the difference of two log-densities, which the docstring warns of, is 10^6 off.
     """
     points, eps = hostile(120), 2.0**-52
-    zeta, a, b, beta = (x[:, None] for x in points)
-    smoothing = OverlappingExponential(beta)
-    got = np.stack(
-        [marginal_kl(smoothing, zeta, a, b), *(g[:, 0] for g in marginal_kl_gradient(smoothing, zeta, a, b))]
-    )
-    naive = (smoothing.log_prob(zeta, a) - smoothing.log_prob(zeta, b))[:, 0]
+    zeta, a, b, beta = points
+    got, naive = np.zeros((4, len(beta))), np.zeros(len(beta))
+    for i in range(len(beta)):
+        smoothing, row = OverlappingExponential(beta[i]), [np.array([[x[i]]]) for x in (zeta, a, b)]
+        got[:, i] = [marginal_kl(smoothing, *row)[0], *(g[0, 0] for g in marginal_kl_gradient(smoothing, *row))]
+        naive[i] = smoothing.log_prob(zeta[i], a[i]) - smoothing.log_prob(zeta[i], b[i])
 
     def truth(ratio, a, b):
         E, u, v = mpmath.exp(ratio), mpmath.exp(a), mpmath.exp(b)
@@ -357,6 +357,9 @@ def test_arguments_that_do_not_fit_are_refused():
             function(smoothing, good, good, good.astype(np.float16))
         with pytest.raises(TypeError, match="one for each z; object has none"):
             function(object(), good, good, good)
+        for beta in (np.ones(3), np.ones(1), np.ones((4, 1, 1))):
+            with pytest.raises(ShapeError, match=r"^smoothing\.beta must be one number here; got \("):
+                function(OverlappingExponential(beta), good, good, good)
     for function in (joint_kl, joint_kl_gradient):
         with pytest.raises(DomainError, match=r"logit_q must not be NaN; entry \(1, 2\) is nan"):
             function(bad, good)

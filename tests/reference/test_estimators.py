@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 import reference.smoothing
-from reference import estimators
+from reference import boltzmann, estimators
 from reference.estimators import (
     ConditionalLogistic,
     Integrand,
@@ -45,8 +45,8 @@ from reference.estimators import (
     straight_through,
     vimco,
 )
-from reference.smoothing import OverlappingExponential, Smoothing
-from reference.vocabulary import DomainError, ShapeError
+from reference.smoothing import BinaryConcrete, OverlappingExponential, Smoothing
+from reference.vocabulary import RBM, DomainError, ShapeError
 
 LOGITS = np.array([-1.2, 0.4, 0.9, -0.3])
 EXTREME = np.array([-5.5, 0.5, 4.5])  # two units that flip once in 250 and once in 90 draws
@@ -405,6 +405,9 @@ def test_muprop_is_exact_for_a_linear_function():
     expected = np.tile(slope * expit(LOGITS) * expit(-LOGITS), (50, 1))
     np.testing.assert_allclose(muprop(linear, rho, LOGITS), expected, rtol=1e-12)
     np.testing.assert_allclose(straight_through(linear, rho, LOGITS), expected, rtol=1e-14)
+    # A baseline is left over, times the score.
+    noise = muprop(linear, rho, LOGITS, 0.7) - expected
+    np.testing.assert_allclose(noise, -0.7 * score(draw(rho, LOGITS), LOGITS), rtol=1e-12, atol=1e-14)
 
 
 def test_disarm_of_one_fair_unit_is_exact():
@@ -689,6 +692,27 @@ def test_straight_through_has_the_bias_known_by_hand():
         assert mean - exact_gradient(square, logits)[0] == pytest.approx(q * p * (2 * q - 1), abs=1e-15)
 
 
+@pytest.mark.parametrize("logits", [LOGITS, 3 * LOGITS, np.zeros(4)])
+def test_straight_through_is_unbiased_where_f_is_linear_in_every_unit(logits):
+    """An RBM's energy; with z**2 in the place of z, the same number for every binary z, it no longer is."""
+    rng = np.random.default_rng(11)
+    rbm = RBM(rng.normal(size=2), rng.normal(size=2), 2 * rng.normal(size=(2, 2)))
+
+    def value(z):
+        return boltzmann.energy(rbm, z[:, :2], z[:, 2:])
+
+    def gradient(z):
+        return -np.hstack([boltzmann.logits_z1(rbm, z[:, 2:]), boltzmann.logits_z2(rbm, z[:, :2])])
+
+    squared = Integrand(lambda z: value(z**2), lambda z: gradient(z**2) * 2 * z)
+    rho, weight = cells(logits)
+    truth = exact_gradient(value, logits)
+    mean = weight @ straight_through(Integrand(value, gradient), rho, logits)
+    np.testing.assert_allclose(mean, truth, rtol=1e-12, atol=1e-14)
+    if logits.any():
+        assert np.abs(weight @ straight_through(squared, rho, logits) - truth).max() > 1e-2
+
+
 # ---- extremes -------------------------------------------------------------------------------------------------------
 
 
@@ -839,6 +863,10 @@ def test_other_arguments_that_do_not_fit_are_refused():
         muprop(F, RHO, good, np.inf)
     with pytest.raises(DomainError, match="scale must be finite and not negative; it is -1"):
         nvil(F, RHO, good, 0.0, -1.0)
+    with pytest.raises(ShapeError, match=r"^smoothing\.beta must be one number here; got \(2,\)$"):
+        smoothed(F, RHO, good, OverlappingExponential(np.ones(2)))
+    with pytest.raises(ShapeError, match=r"^smoothing\.temperature must be one number here; got \(5, 1, 1\)$"):
+        smoothed(F, RHO, good, BinaryConcrete(np.ones((5, 1, 1))))
     with pytest.raises(ShapeError, match=r"scale must be one number; got \(3,\)"):
         nvil(F, RHO, good, 0.0, np.ones(3))
     for temperature in (0.0, np.inf, np.nan):
@@ -892,6 +920,12 @@ def test_running_moments_refuse_what_does_not_fit():
         RunningMoments(0.0, -1.0)
     with pytest.raises(DomainError, match="mean must be finite; it is nan"):
         RunningMoments(np.nan)
+    with pytest.raises(ShapeError, match=r"mean must be one number; got \(2,\)"):
+        RunningMoments(np.zeros(2))
+    with pytest.raises(ShapeError, match=r"variance must be one number; got \(1,\)"):
+        RunningMoments(0.0, [1.0])
+    with pytest.raises(ShapeError, match=r"decay must be one number; got \(2,\)"):
+        RunningMoments().updated([1.0], np.full(2, 0.5))
     with pytest.raises(DomainError, match=r"decay must lie in \[0, 1\); it is 1\.0"):
         RunningMoments().updated([1.0], 1.0)
     with pytest.raises(DomainError, match="signal must be finite; entry 1 is inf"):

@@ -102,6 +102,13 @@ def test_an_rbm_is_a_special_case(n1, n2, scale, seed):
     np.testing.assert_allclose(free_energy(machine, z2, range(n1, n1 + n2)), swapped, **close)
 
 
+def test_no_rows_are_no_rows():
+    machine = random_machine(4, 1.0, np.random.default_rng(0))
+    for visible in ([], [2], [0, 1, 2, 3]):
+        assert free_energy(machine, np.zeros((0, len(visible))), visible).shape == (0,)
+    assert energy(machine, np.zeros((0, 4))).shape == (0,)
+
+
 def test_marginals_are_the_gradient_of_log_partition():
     """By the complex step, on an enumeration of its own: exact to rounding, and J moved on both sides at once."""
     n, step = 4, 1e-30
@@ -191,6 +198,23 @@ def test_states_that_do_not_fit_are_refused(name, call):
         call(machine, [[2.0, 0.0]])
     with pytest.raises(TypeError, match=f"^{name} must be float32 or float64"):
         call(machine, np.zeros((1, 2), complex))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda machine: energy(machine, np.zeros((1, 2))),
+        lambda machine: logits(machine, np.zeros((1, 2))),
+        lambda machine: free_energy(machine, np.zeros((1, 1)), [0]),
+        log_partition,
+        marginals,
+    ],
+)
+def test_an_rbm_is_sent_to_its_general_form(call):
+    rbm = RBM([0.1], [0.2], [[0.3]])
+    with pytest.raises(TypeError, match=r"^machine must be a BoltzmannMachine; got RBM\. An RBM has \.general\(\)$"):
+        call(rbm)
+    call(rbm.general())
 
 
 def test_visible_units_that_do_not_exist_are_refused():

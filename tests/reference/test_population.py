@@ -120,6 +120,9 @@ def test_resampling_by_hand():
     # The largest uniform of Philox; and the largest there is, where R - u rounds to R - 1: no point may be lost.
     assert resample(np.zeros((1, 4)), [1 - 2.0**-24]).tolist() == [[0, 1, 2, 3]]
     assert resample(np.zeros((1, 4)), [1 - 2.0**-53]).shape == (1, 4)
+    # The point that rounding would lose goes to a replica that has weight: exp(-800) is 0.
+    assert resample([[-800.0, 0.0, -800.0]], [1 - 2.0**-53]).tolist() == [[1, 1, 1]]
+    assert resample([[0.0, 0.0, -800.0, -800.0]], [1 - 2.0**-53])[0, -1] == 1
 
 
 @given(st.integers(1, 4), st.integers(1, 30), st.floats(0, 20), st.integers(0, 1000))

@@ -256,6 +256,8 @@ def test_hierarchies_that_do_not_fit_are_refused():
             draw([lambda earlier: np.full((2, 6), np.nan)], rho)
         with pytest.raises(TypeError, match=r"the output of networks\[0\] must be float32 or float64"):
             draw([lambda earlier: np.zeros((2, 6), complex)], rho)
+    with pytest.raises(ShapeError, match=r"^smoothing\.beta must be one number here; got \(2,\)$"):
+        smoothed_posterior(NETWORKS, OverlappingExponential([1.0, 2.0]), rho)
     with pytest.raises(ShapeError, match=r"zeta must be \(B, N\), one row per sample; got \(6,\)"):
         group_logits(NETWORKS, rho[0])
     with pytest.raises(DomainError, match=r"zeta must not be NaN; entry \(1, 4\) is nan"):

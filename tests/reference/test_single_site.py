@@ -227,6 +227,23 @@ def test_colours_that_put_coupled_units_together_are_refused():
     chromatic_sweep(machine, z, z, [[0, 3], [], [1, 2]])  # an empty colour does no harm
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda machine: sweep(machine, np.zeros((1, 2)), np.zeros((1, 2))),
+        lambda machine: chromatic_sweep(machine, np.zeros((1, 2)), np.zeros((1, 2)), [[0], [1]]),
+        colouring,
+        lambda machine: PersistentChains.init(machine, 3, seed=0),
+        lambda machine: PersistentChains(np.zeros((1, 2)), 0).run(machine, 1),
+    ],
+)
+def test_an_rbm_is_sent_to_its_general_form(call):
+    rbm = RBM([0.1], [0.2], [[0.3]])
+    with pytest.raises(TypeError, match=r"^machine must be a BoltzmannMachine; got RBM\. An RBM has \.general\(\)$"):
+        call(rbm)
+    call(rbm.general())
+
+
 def test_chains_refuse():
     machine = random_machine(3, 0.5, 6)
     with pytest.raises(DomainError, match="n_chains must be a whole number of at least 1; got 0"):

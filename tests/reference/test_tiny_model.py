@@ -279,6 +279,7 @@ def test_likelihood_and_elbo_are_the_enumerated_ones(n_side):
     np.testing.assert_allclose(elbo(p, images), (q * np.log(joint / q)).sum(axis=1), rtol=1e-12)
     assert np.exp(log_likelihood(p, images)).sum() == pytest.approx(1, abs=1e-13)  # over all there are
     assert (elbo(p, images) < log_likelihood(p, images)).all()
+    assert elbo(p, images[:0]).shape == log_likelihood(p, images[:0]).shape == (0,)
 
 
 @settings(max_examples=30)
@@ -653,6 +654,8 @@ def test_other_arguments_that_do_not_fit_are_refused():
             forward(p, case.x, rho, case.smoothing)
     with pytest.raises(TypeError, match="smoothing must be an OverlappingExponential; got float"):
         forward(p, case.x, case.rho, 3.0)
+    with pytest.raises(ShapeError, match=r"smoothing\.beta must be one number here; got \(1,\)"):
+        forward(p, case.x, case.rho, OverlappingExponential([3.0]))
     with pytest.raises(ShapeError, match=r"upstream must be \(3,\), one number per image; got \(2,\)"):
         backward(p, fwd, [1.0, 1.0], 1.0, means)
     with pytest.raises(DomainError, match="upstream must be finite; entry 1 is inf"):

@@ -161,6 +161,30 @@ def test_rows(function, value, offender):
                 function("x", [[0.0, entry]], 2)
 
 
+def test_scalars():
+    for value in (2, np.float32(2), np.array(2.0)):
+        number = vocabulary.as_scalar("x", value)
+        assert (number.shape, number.dtype, float(number)) == ((), np.float64, 2.0)
+    with pytest.raises(ShapeError, match=r"^x must be one number; got \(1,\)$"):
+        vocabulary.as_scalar("x", [2.0])
+    with pytest.raises(ShapeError, match=r"^x must be one number for all rows; got \(0,\)$"):
+        vocabulary.as_scalar("x", [], "one number for all rows")
+    with pytest.raises(TypeError, match=r"^x must be float32 or float64 numbers; got dtype <U1"):
+        vocabulary.as_scalar("x", "2")
+
+
+def test_matrices():
+    for shape in ((2, 3), (0, 3), (2, 0)):
+        matrix = vocabulary.as_matrix("x", np.ones(shape, np.float32))
+        assert (matrix.shape, matrix.dtype) == (shape, np.float64)
+    with pytest.raises(ShapeError, match=r"^x must be \(B, N\), one row per sample; got \(2,\)$"):
+        vocabulary.as_matrix("x", [0, 1])
+    with pytest.raises(ShapeError, match=r"^x must be \(B, N\), one row per chain; got \(1, 1, 1\)$"):
+        vocabulary.as_matrix("x", [[[0]]], row="chain")
+    with pytest.raises(TypeError, match=r"^x must be float32 or float64 numbers; got dtype complex128"):
+        vocabulary.as_matrix("x", np.zeros((1, 2), complex))
+
+
 def test_ladders():
     np.testing.assert_array_equal(vocabulary.as_ladder("x", [0, 0.5, 1]), [0, 0.5, 1])
     assert vocabulary.as_ladder("x", np.ones(1, np.float32)).dtype == np.float64

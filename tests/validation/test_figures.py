@@ -22,7 +22,7 @@ from dvaepp.errors import ConfigError
 from reference import directed, tempering
 from reference.gibbs import PersistentChains
 from reference.smoothing import BinaryConcrete, MixtureSmoothing, OverlappingExponential
-from validation import figures, gradients
+from validation import figures
 from validation.figures import FIGURES, main
 
 ROOT = Path(__file__).parents[2]
@@ -293,15 +293,6 @@ def test_the_traces_end_where_the_samplers_do():
         np.testing.assert_array_equal(trace[:, n_rounds - 1], end.mean(axis=1))
     chains = PersistentChains.init(rbm, 4, seed=3).run(rbm, 7)
     np.testing.assert_array_equal(figures.gibbs_trace(rbm, 4, 7, seed=3)[:, -1], chains.z1.mean(axis=1))
-
-
-def test_the_estimator_left_out_is_drawn_under_its_other_name():
-    rows = gradients.table(1000, smoothings=[BinaryConcrete(t) for t in gradients.TEMPERATURES])
-    one, other = ([row for row in rows if row.estimator == name] for name in ("Concrete", "smoothed"))
-    assert len(one) == len(other) > 1
-    for a, b in zip(one, other, strict=True):
-        assert a.bias == pytest.approx(b.bias, rel=1e-9)
-        assert a.spread == pytest.approx(b.spread, rel=1e-9)
 
 
 def test_small_digits_are_means_of_squares():

@@ -159,6 +159,10 @@ def test_monotone_in_noise_and_logit_and_inside_the_unit_interval(beta):
 def test_limits_of_the_sharpness():
     rho, logit_q = np.linspace(0.05, 0.95, 7), np.array([[-2.0], [0.1], [3.0]])
     np.testing.assert_allclose(OverlappingExponential(1e-9).inverse_cdf(rho, logit_q), rho + 0 * logit_q, rtol=1e-8)
+    # zeta - rho is beta/8 at most.
+    for beta in (1e-300, 1e-17, 1e-16, 3e-16, 1e-12):
+        flat = OverlappingExponential(beta).inverse_cdf(rho, logit_q)
+        np.testing.assert_allclose(flat, rho + 0 * logit_q, rtol=0, atol=beta / 8 + 2e-16)
     step = rho > 1 / (1 + np.exp(logit_q))  # z itself: 1 where rho exceeds p
     np.testing.assert_allclose(OverlappingExponential(1e9).inverse_cdf(rho, logit_q), step, atol=1e-7)
 
@@ -280,6 +284,36 @@ def test_refusals_name_argument_rule_and_first_offender():
         smoothing.inverse_cdf(np.zeros(2), np.zeros(3))
     with pytest.raises(TypeError, match="rho must be float32 or float64 numbers; got dtype float16"):
         smoothing.inverse_cdf(np.zeros(2, np.float16), 0.0)
+
+
+def test_an_array_of_sharpnesses_is_copied_and_kinds_can_be_compared():
+    betas = np.array([1.0, 2.0])
+    smoothing = OverlappingExponential(betas)
+    betas[0] = -1.0
+    assert smoothing.beta.tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match="read-only"):
+        smoothing.beta[0] = -1.0
+    assert OverlappingExponential(np.ones(2, np.float32)).beta.dtype == np.float32
+    assert OverlappingExponential([1, 2]).beta.dtype == np.float64
+    assert repr(OverlappingExponential(8.0)) == "OverlappingExponential(beta=8.0)"
+    # Objects with arrays inside are equal to themselves alone, instead of having no truth value.
+    assert smoothing == smoothing
+    assert smoothing != OverlappingExponential(smoothing.beta)
+    assert len({smoothing, OverlappingExponential(smoothing.beta)}) == 2
+    result = smoothing.inverse_cdf_with_derivatives(0.3, 0.0)
+    assert result != smoothing.inverse_cdf_with_derivatives(0.3, 0.0)
+
+
+@pytest.mark.parametrize(("beta", "rounded"), [(1e-50, "0.0"), (1e50, "inf")])
+def test_beta_must_have_a_place_in_single_precision_if_that_is_asked_for(beta, rounded):
+    single, smoothing = np.full(2, 0.3, np.float32), OverlappingExponential(beta)
+    message = rf"^beta must be positive and finite in float32, the precision of the other arguments; it is {rounded}$"
+    for method in (smoothing.inverse_cdf, smoothing.inverse_cdf_with_derivatives, smoothing.cdf, smoothing.nu):
+        with pytest.raises(DomainError, match=message):
+            method(single, single)
+        method(single, 0.0)  # float64
+    with pytest.raises(DomainError, match=rf"other arguments; entry 1 is {rounded}"):
+        OverlappingExponential([1.0, beta]).log_ratio(single)
 
 
 @pytest.mark.parametrize("beta", [0.0, -1.0, np.inf, np.nan])

@@ -124,6 +124,15 @@ def test_the_weight_of_the_floor_is_checked(weight):
         UniformExponential(3.0, weight)
 
 
+@pytest.mark.parametrize("weight", [np.array([0.05, 0.1]), [0.05]])
+def test_the_weight_of_the_floor_is_one_number(weight):
+    with pytest.raises(ShapeError, match=r"uniform_weight must be one number; got \([12],\)"):
+        UniformExponential(3.0, weight)
+    kept = UniformExponential(3.0, np.array(0.25)).uniform_weight
+    assert type(kept) is float
+    assert kept == 0.25
+
+
 def test_other_input_is_refused_by_name():
     with pytest.raises(DomainError, match=r"beta must be positive and finite; it is 0\.0"):
         UniformExponential(0.0)
