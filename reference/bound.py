@@ -70,7 +70,9 @@ class Likelihood:
     standard_error  of log_marginal, by the delta method, sd(e^w) / (mean(e^w) sqrt(K)), in nats; inf for K = 1, where
         one weight does not show its spread
     effective_sample_size  (sum of e^w)**2 / sum of e^2w, from 1 (a single weight decides) to K (all are equal); 0 where
-        all weights are 0. With a few only, the standard error is too small: heavy weights are missing, not present
+        all weights are 0. With a few only, the standard error is too small: heavy weights are missing, not present.
+        (In a model small enough to know, ``tiny_model``, that begins where the weights' true variance, relative to
+        their squared mean, exceeds about K / 100, and a good effective sample size does not exclude it.)
     n_importance  K
     """
 

@@ -19,7 +19,6 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from dvaepp import boltzmann as torch_boltzmann
 from dvaepp import smoothing as torch_smoothing
-from dvaepp.data import load
 from dvaepp.models.feedforward import bernoulli_log_prob
 from dvaepp.objective import log_partition_surrogate
 from reference import boltzmann, posterior, tiny_model
@@ -37,6 +36,7 @@ from reference.tiny_model import (
     train,
 )
 from reference.vocabulary import DomainError, ShapeError
+from validation.figures import small_digits
 
 NAMES = [field.name for field in dataclasses.fields(Parameters)]
 
@@ -415,12 +415,6 @@ def test_one_iteration_is_the_gradient_of_the_mean_bound():
         np.testing.assert_allclose(moved, -0.02 * g / (abs(g) + 1e-3), atol=1e-12)
 
 
-def eight_by_eight(pixels):
-    """28x28 grey digits -> 8x8 binary: the middle 24x24, averaged over 3x3 squares, on above 100 of 255."""
-    middle = pixels.reshape(-1, 28, 28)[:, 2:26, 2:26].astype(float)
-    return (middle.reshape(-1, 8, 3, 8, 3).mean(axis=(2, 4)) > 100).astype(float).reshape(-1, 64)
-
-
 @dataclasses.dataclass
 class Trained:
     images: np.ndarray
@@ -437,8 +431,7 @@ STAGES = ((300, 0.03), (200, 0.03), (200, 0.01), (200, 0.003))
 
 
 def trained(exact, seed, n_sweeps=2, stages=STAGES):
-    digits = load("digits")
-    images, held_out = eight_by_eight(digits.train), eight_by_eight(digits.valid)
+    images, held_out = small_digits("train"), small_digits("valid")
     training, progress = Training.init(images, n_side=4, n_hidden=32, seed=seed), []
     for n_iterations, learning_rate in stages:
         training = train(training, images, n_iterations, learning_rate, kl_warmup=200, n_sweeps=n_sweeps, exact=exact)
