@@ -33,8 +33,8 @@ def coefficients(group_kl: ArrayLike, kl_weight: float) -> Array:
     The result is a constant for differentiation: the derivative of ``balanced_kl`` by group_kl is kl_weight c_m.
 
     Source   DVAE++ (arXiv:1802.04920), section 6.2, names the technique and leaves it to appendix H.
-    Departs  the appendix's text was not at hand: the coefficients are as described in the project's notes, and may
-             differ from it. Reading a negative mean as 0, and 1 for all groups where no mean is positive, are ours.
+    Departs  the appendix's text was not at hand: the coefficients follow a description of it, and may
+             differ. Reading a negative mean as 0, and 1 for all groups where no mean is positive, are ours.
     Shapes   group_kl (B, G) -> (G,)
     Domain   group_kl finite, at least one row and one group; kl_weight in [0, 1]
     Units    group_kl: nats; the result: none

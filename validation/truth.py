@@ -34,8 +34,6 @@ class Components(NamedTuple):
 class Truth(ABC):
     """One kind of smoothing; numbers in and out are ``mpmath.mpf``, in the working precision of the caller."""
 
-    has_r = True
-
     @abstractmethod
     def digits(self, rho: float, logit_q: float, beta: float) -> int:
         """Decimal digits with which the results have far more than 16 right."""
@@ -430,8 +428,6 @@ class Power(MixtureTruth):
 
 class Concrete(Truth):
     """zeta = sigma((l + logit rho) / lambda); ``beta`` is the temperature lambda throughout."""
-
-    has_r = False
 
     def digits(self, rho: float, logit_q: float, beta: float) -> int:
         """Enough for 1 - rho, for 1 - zeta within e^{-1000} of 1, and for the density's difference from 1."""

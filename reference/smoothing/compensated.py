@@ -105,6 +105,13 @@ def expm1(exponent: Two) -> Array:
     return result + (result + 1) * exponent.low
 
 
+def decay_from_one(x: Array, rate: Array) -> Array:
+    """e^{-rate (1 - x)} for x in [0, 1], with the exponent unevaluated: rounded, it would cost rate/2 roundings."""
+    rest = two_sum(np.ones_like(x), -x)
+    exponent = two_product(-rate, rest.high)
+    return exp(Two(exponent.high, exponent.low - rate * rest.low))
+
+
 def sigmoid(logit: Two) -> Array:
     """1 / (1 + exp(-(high + low))), to a few roundings down to the smallest numbers there are.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reference.smoothing.compensated import Two, add, exact, exp, sigmoid, two_product, two_sum
+from reference.smoothing.compensated import Two, add, decay_from_one, exact, sigmoid, two_product, two_sum
 from reference.smoothing.family import InverseCDF, MixtureSmoothing
 from reference.smoothing.series import cosh_less_sinhc, gentle_imbalance, linear_excess, quadratic_excess, sinh_term
 from reference.vocabulary import Array
@@ -47,7 +47,7 @@ class OverlappingExponential(MixtureSmoothing):
         near zeta = 0.
         """
         at_zero = _r0_cdf(zeta, beta)
-        return np.where(z == 0, at_zero, _decay(zeta, beta) * at_zero)
+        return np.where(z == 0, at_zero, decay_from_one(zeta, beta) * at_zero)
 
     def _log_ratio(self, zeta: Array, beta: Array) -> Array:
         """log r(zeta|1) - log r(zeta|0) = beta (2 zeta - 1)."""
@@ -58,12 +58,9 @@ class OverlappingExponential(MixtureSmoothing):
 
         A small nu is an exponential, which magnifies the rounding of its argument: so that is carried unevaluated.
         """
-        certain = np.isinf(logit_q)
-        logit = np.where(certain, 0, logit_q)  # keep inf - inf out of the branch not taken
         middle = two_sum(2 * zeta, np.full_like(zeta, -1))
         ratio = two_product(beta, middle.high)
-        argument = add(exact(logit), Two(ratio.high, ratio.low + beta * middle.low))
-        return np.where(certain, logit_q > 0, sigmoid(argument))
+        return sigmoid(add(exact(logit_q), Two(ratio.high, ratio.low + beta * middle.low)))
 
     def _log_prob(self, zeta: Array, logit_q: Array, beta: Array) -> Array:
         """log(p r(zeta|0) + q r(zeta|1)), eq. (2).
@@ -92,7 +89,7 @@ class OverlappingExponential(MixtureSmoothing):
     def _cdf(self, zeta: Array, logit_q: Array, beta: Array) -> Array:
         """F(zeta) = p F(zeta|0) + q F(zeta|1), appendix A: a sum of positive terms, as in ``_r_cdf``."""
         p, q = sigmoid(exact(-logit_q)), sigmoid(exact(logit_q))
-        return np.minimum(p + q * _decay(zeta, beta), 1) * _r0_cdf(zeta, beta)
+        return np.minimum(p + q * decay_from_one(zeta, beta), 1) * _r0_cdf(zeta, beta)
 
     def _inverse_cdf(self, rho: Array, logit_q: Array, beta: Array) -> Array:
         """The root of a quadratic: with m = e^{-beta zeta}, d = e^{-beta}, B = rho (1 - d) - p + q d,
@@ -149,13 +146,6 @@ def _log_sinhc(x: Array) -> Array:
 def _r0_cdf(zeta: Array, beta: Array) -> Array:
     """(1 - e^{-beta zeta}) / (1 - e^{-beta}), also for a zeta so small that beta zeta is no normal number."""
     return np.where(zeta < 1e-200, zeta * (beta / -np.expm1(-beta)), np.expm1(-beta * zeta) / np.expm1(-beta))
-
-
-def _decay(zeta: Array, beta: Array) -> Array:
-    """e^{-beta (1 - zeta)}, with the exponent unevaluated: rounded, it would cost up to beta/2 roundings."""
-    rest = two_sum(np.ones_like(zeta), -zeta)
-    exponent = two_product(-beta, rest.high)
-    return exp(Two(exponent.high, exponent.low - beta * rest.low))
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,10 @@ class MixtureSmoothing(Smoothing):
         Raises   DomainError outside the domain or for NaN, ShapeError if shapes do not broadcast.
         """
         x, logit, beta, dtype = self._arguments(zeta=zeta, logit_q=logit_q)
-        return _rounded(self._nu(x, logit, beta), dtype)
+        # A certain prior stays certain, whatever zeta says; the kinds need not meet inf - inf.
+        certain = np.isinf(logit)
+        seen = self._nu(x, np.where(certain, 0.0, logit), beta)
+        return _rounded(np.where(certain, logit > 0, seen), dtype)
 
     @abstractmethod
     def _log_r(self, zeta: Array, z: Array, beta: Array) -> Array: ...

@@ -81,12 +81,10 @@ class PowerFunction(MixtureSmoothing):
     def _nu(self, zeta: Array, logit_q: Array, beta: Array) -> Array:
         """nu = sigma(l + (a - 1) (log(1 - zeta) - log zeta)): the sum's digits count, sigma is exponential in it."""
         zeta, logit_q, beta = np.broadcast_arrays(zeta, logit_q, beta)
-        certain = np.isinf(logit_q)
-        logit = np.where(certain, 0, logit_q)
-        inside = sigmoid(add(exact(logit), _log_ratio(zeta, beta)))
+        inside = sigmoid(add(exact(logit_q), _log_ratio(zeta, beta)))
         # An end at which one density is infinite, or 0, decides; the uniform beta = 1 says nothing anywhere.
         decided = is_end(zeta) & (beta != 1)
-        return np.where(certain | ~decided, np.where(certain, expit(logit_q), inside), (zeta == 1) == (beta > 1))
+        return np.where(decided, (zeta == 1) == (beta > 1), inside)
 
     def _log_prob(self, zeta: Array, logit_q: Array, beta: Array) -> Array:
         """log(p r(zeta|0) + q r(zeta|1)), eq. (2). With A = (a-1) log zeta and B = (a-1) log(1-zeta) it is one of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import factorial
 
 import numpy as np
@@ -47,26 +48,23 @@ def sinh_term(x: Array) -> Array:
 
 def sinh_rest(x: Array) -> Array:
     """2 (sinh x - x)/x - x^2/3 for 0 <= x <= 6, by its series of positive terms."""
-    square = x * x
-    series = np.zeros_like(x)
-    for k in range(22, 1, -1):
-        series = square * (2 / factorial(2 * k + 1) + series)
-    return square * series
+    return x * x * _even_series(x, [2 / factorial(2 * k + 1) for k in range(2, 23)])
 
 
 def cosh_rest(x: Array) -> Array:
     """2 (cosh x - 1)/x - x for 0 <= x <= 6, by its series of positive terms."""
-    square = x * x
-    series = np.zeros_like(x)
-    for k in range(22, 0, -1):
-        series = square * (2 / factorial(2 * k + 2) + series)
-    return x * series
+    return x * _even_series(x, [2 / factorial(2 * k + 2) for k in range(1, 23)])
 
 
 def cosh_less_sinhc(x: Array) -> Array:
     """cosh x - sinh(x)/x for 0 <= x <= 3, which is about x^2/3, by its series of positive terms."""
+    return _even_series(x, [2 * k / factorial(2 * k + 1) for k in range(1, 18)])
+
+
+def _even_series(x: Array, coefficients: Sequence[float]) -> Array:
+    """c_1 x^2 + c_2 x^4 + ..., by Horner's rule."""
     square = x * x
     series = np.zeros_like(x)
-    for k in range(17, 0, -1):
-        series = square * (2 * k / factorial(2 * k + 1) + series)
+    for coefficient in reversed(coefficients):
+        series = square * (coefficient + series)
     return series

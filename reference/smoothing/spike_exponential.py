@@ -53,9 +53,9 @@ class SpikeExponential(MixtureSmoothing):
         return np.where(np.broadcast_to(zeta > 0, np.broadcast_shapes(zeta.shape, beta.shape)), np.inf, -np.inf)
 
     def _nu(self, zeta: Array, logit_q: Array, beta: Array) -> Array:
-        """[zeta > 0], unless the prior is certain: then what it says."""
-        seen = np.where(np.isinf(logit_q), logit_q, zeta) > 0
-        return np.broadcast_to(seen, np.broadcast_shapes(seen.shape, beta.shape)).astype(np.float64)
+        """[zeta > 0], whatever logit and sharpness."""
+        zeta, _, _ = np.broadcast_arrays(zeta, logit_q, beta)
+        return (zeta > 0).astype(np.float64)
 
     def _log_prob(self, zeta: Array, logit_q: Array, beta: Array) -> Array:
         """log p on the spike, log q + log r(zeta|1) beyond it."""

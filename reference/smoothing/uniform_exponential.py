@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from reference.smoothing.compensated import exp, negative, two_product, two_sum
+from reference.smoothing.compensated import decay_from_one, exp, negative, two_product
 from reference.smoothing.exponential import OverlappingExponential
 from reference.smoothing.family import InverseCDF, MixtureSmoothing
 from reference.smoothing.inversion import solve
@@ -94,11 +94,8 @@ class UniformExponential(MixtureSmoothing):
         """r(zeta|0) and r(zeta|1), and the exponentials' part of each."""
         w = self.uniform_weight
         scale = (1 - w) * (beta / -np.expm1(-beta))
-        rest = two_sum(np.ones_like(zeta), -zeta)
-        exponent = two_product(beta, rest.high)
-        exponent = exponent._replace(low=exponent.low + beta * rest.low)
         peak0 = scale * exp(negative(two_product(beta, zeta)))
-        peak1 = scale * exp(negative(exponent))
+        peak1 = scale * decay_from_one(zeta, beta)
         return _Densities(peak0, peak1, peak0 + w, peak1 + w)
 
     def _inverse_cdf(self, rho: Array, logit_q: Array, beta: Array) -> Array:
