@@ -186,23 +186,25 @@ def path_biases(rbm: RBM, base: RBM, inv_temp: ArrayLike) -> tuple[Array, Array]
     return (1 - b) * base.a1 + b * rbm.a1, (1 - b) * base.a2 + b * rbm.a2
 
 
-def anneal(rbm: RBM, base: RBM, inv_temps: ArrayLike, n_chains: int, seed: int) -> Array:
+def anneal(rbm: RBM, base: RBM, inv_temps: ArrayLike, n_chains: int, seed: int, first_chain: int = 0) -> Array:
     """Log-weights of chains carried from the base to the machine; the mean of their exponentials estimates Z.
+
+    Chain c of a run is entry c - first_chain of the result, whatever the split.
 
     Source   Neal (2001); Salakhutdinov & Murray (2008), section 4.1, both sides' geometric path.
     Shapes   inv_temps (K + 1,) -> (n_chains,)
-    Domain   base.W = 0; inv_temps rises strictly from 0 to 1
+    Domain   base.W = 0; inv_temps rises strictly from 0 to 1; first_chain as in ``philox.uniforms``
     Units    nats
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
     inv_temps = as_path(rbm, base, inv_temps)
     n_chains = check_count("n_chains", n_chains)
-    z1 = (uniforms(seed, 0, n_chains, rbm.n1, STREAM_FORWARD_INIT) < sigmoid(base.a1)).astype(np.float64)
+    z1 = (uniforms(seed, 0, n_chains, rbm.n1, STREAM_FORWARD_INIT, first_chain) < sigmoid(base.a1)).astype(np.float64)
     streams = (STREAM_FORWARD_Z2, STREAM_FORWARD_Z1)
-    return independent_log_partition(base) + _walk(rbm, base, inv_temps, z1, seed, streams)
+    return independent_log_partition(base) + _walk(rbm, base, inv_temps, z1, seed, streams, first_chain)
 
 
-def anneal_reverse(rbm: RBM, base: RBM, inv_temps: ArrayLike, z1: ArrayLike, seed: int) -> Array:
+def anneal_reverse(rbm: RBM, base: RBM, inv_temps: ArrayLike, z1: ArrayLike, seed: int, first_chain: int = 0) -> Array:
     """Log-weights of chains carried from samples of the machine to the base; the mean of exponentials estimates 1 / Z.
 
     The statement holds for z1 drawn from the machine itself. Chains still on their way (too short a Gibbs run) bias it.
@@ -210,14 +212,14 @@ def anneal_reverse(rbm: RBM, base: RBM, inv_temps: ArrayLike, z1: ArrayLike, see
     Source   Burda, Grosse, Salakhutdinov (2015), "Accurate and conservative estimates of MRF log-likelihood using
              reverse annealing".
     Shapes   inv_temps (K + 1,), rising as for ``anneal``; z1 (B, N1) -> (B,)
-    Domain   base.W = 0; inv_temps rises strictly from 0 to 1; z1 in {0, 1}
+    Domain   base.W = 0; inv_temps rises strictly from 0 to 1; z1 in {0, 1}; first_chain as in ``philox.uniforms``
     Units    nats
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
     inv_temps = as_path(rbm, base, inv_temps)
     z1 = as_states("z1", z1, rbm.n1)
     streams = (STREAM_REVERSE_Z2, STREAM_REVERSE_Z1)
-    return _walk(rbm, base, inv_temps[::-1], z1, seed, streams) - independent_log_partition(base)
+    return _walk(rbm, base, inv_temps[::-1], z1, seed, streams, first_chain) - independent_log_partition(base)
 
 
 def forward_estimate(rbm: RBM, base: RBM, inv_temps: ArrayLike, n_chains: int, seed: int) -> Estimate:
@@ -339,7 +341,7 @@ def bracket(
     return Bracket(lower, reverse_estimate(rbm, base, inv_temps, samples.z1, seed))
 
 
-def _walk(rbm: RBM, base: RBM, path: Array, z1: Array, seed: int, streams: tuple[int, int]) -> Array:
+def _walk(rbm: RBM, base: RBM, path: Array, z1: Array, seed: int, streams: tuple[int, int], first_chain: int) -> Array:
     """Sum of log f_next(z1) - log f_here(z1) along the path, with a sweep at each machine between its ends.
 
     ``path`` may rise or fall: the two directions differ in where the chains start and in nothing else. Leaving the last
@@ -355,9 +357,9 @@ def _walk(rbm: RBM, base: RBM, path: Array, z1: Array, seed: int, streams: tuple
         logits2 = a2_there + there * z1_w
         log_weight += z1 @ (a1_there - a1_here) + (softplus(logits2) - softplus(a2_here + here * z1_w)).sum(axis=1)
         if there != path[-1]:
-            z2 = (uniforms(seed, step, n_chains, rbm.n2, stream2) < sigmoid(logits2)).astype(np.float64)
+            z2 = (uniforms(seed, step, n_chains, rbm.n2, stream2, first_chain) < sigmoid(logits2)).astype(np.float64)
             logits1 = a1_there + there * (z2 @ rbm.W.T)
-            z1 = (uniforms(seed, step, n_chains, rbm.n1, stream1) < sigmoid(logits1)).astype(np.float64)
+            z1 = (uniforms(seed, step, n_chains, rbm.n1, stream1, first_chain) < sigmoid(logits1)).astype(np.float64)
             z1_w = z1 @ rbm.W
     return log_weight
 

@@ -31,6 +31,7 @@ from reference.vocabulary import (
     ShapeError,
     as_float,
     as_ladder,
+    as_states,
     check,
     check_count,
     check_finite,
@@ -52,7 +53,10 @@ class Tempered(NamedTuple):
 
 
 class Round(NamedTuple):
-    """One round: z1 (C, N1) and z2 (C, N2) at inverse temperature 1; exchanges accepted and tried, (R - 1,) each."""
+    """One round: z1 and z2 afterwards; exchanges accepted and tried, (R - 1,) each.
+
+    z1 (C, N1) and z2 (C, N2) are those at inverse temperature 1, or, of all replicas, (R C, N1) and (R C, N2).
+    """
 
     z1: Array
     z2: Array
@@ -108,10 +112,44 @@ def rounds(rbm: RBM, inv_temps: ArrayLike, n_chains: int, seed: int, sweeps_per_
     Units    none
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit, before the first round.
     """
+    n_chains = check_count("n_chains", n_chains)
+    of_all = replica_rounds(rbm, inv_temps, n_chains, seed, sweeps_per_round)
+    return (one._replace(z1=one.z1[-n_chains:], z2=one.z2[-n_chains:]) for one in of_all)
+
+
+def replica_rounds(
+    rbm: RBM,
+    inv_temps: ArrayLike,
+    n_chains: int,
+    seed: int,
+    sweeps_per_round: int = 1,
+    first_round: int = 0,
+    z1: ArrayLike | None = None,
+) -> Iterator[Round]:
+    """``rounds`` with the states of all replicas, from which a later call can go on.
+
+    Row r C + c of a result is replica r of chain c, after the exchange. Going on from round a with its z1 gives bit for
+    bit what rounds a, a + 1, ... of one call give.
+
+    Source   as ``rounds``.
+    Shapes   inv_temps (R,), z1 (R C, N1) or None, fair coins -> Round by Round, z1 (R C, N1) and z2 (R C, N2)
+    Domain   as ``rounds``; first_round >= 0; z1 in {0, 1}
+    Units    none
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit, before the first round.
+    """
     inv_temps = as_ladder("inv_temps", inv_temps)
     n_chains = check_count("n_chains", n_chains)
     as_seed(seed)  # refused here, not at the first round
-    return _rounds(rbm, inv_temps, n_chains, seed, check_count("sweeps_per_round", sweeps_per_round))
+    sweeps_per_round = check_count("sweeps_per_round", sweeps_per_round)
+    first_round = check_count("first_round", first_round, least=0)
+    n_rows = len(inv_temps) * n_chains
+    if z1 is None:
+        start = (uniforms(seed, 0, n_rows, rbm.n1, STREAM_TEMPERING_INIT) < 0.5).astype(np.float64)
+    else:
+        start = as_states("z1", z1, rbm.n1)
+        if len(start) != n_rows:
+            raise ShapeError(f"z1 must have {n_rows} rows, one for each replica and chain; got {start.shape}")
+    return _rounds(rbm, inv_temps, n_chains, seed, sweeps_per_round, first_round, start)
 
 
 def run(
@@ -138,14 +176,14 @@ def run(
         return Tempered(one.z1, one.z2, n_accepted / n_tried)
 
 
-def _rounds(rbm: RBM, inv_temps: Array, n_chains: int, seed: int, sweeps_per_round: int) -> Iterator[Round]:
-    n_replicas = len(inv_temps)
-    n_rows = n_replicas * n_chains
+def _rounds(
+    rbm: RBM, inv_temps: Array, n_chains: int, seed: int, sweeps_per_round: int, first_round: int, z1: Array
+) -> Iterator[Round]:
+    n_replicas, n_rows = len(inv_temps), len(z1)
     row_inv_temp = np.repeat(inv_temps, n_chains)
-    z1 = (uniforms(seed, 0, n_rows, rbm.n1, STREAM_TEMPERING_INIT) < 0.5).astype(np.float64)
     z2 = np.zeros((n_rows, rbm.n2))  # drawn by the first sweep
 
-    for round_ in itertools.count():
+    for round_ in itertools.count(first_round):
         for step in range(round_ * sweeps_per_round, (round_ + 1) * sweeps_per_round):
             u2 = uniforms(seed, step, n_rows, rbm.n2, STREAM_TEMPERING_Z2)
             u1 = uniforms(seed, step, n_rows, rbm.n1, STREAM_TEMPERING_Z1)
@@ -162,4 +200,4 @@ def _rounds(rbm: RBM, inv_temps: Array, n_chains: int, seed: int, sweeps_per_rou
         n_tried[parity::2] = n_chains
         # Replica r took over from r + 1 exactly if the pair (r, r + 1) exchanged.
         n_accepted = (permutation > np.arange(n_replicas)[:, None])[:-1].sum(axis=1)
-        yield Round(z1[-n_chains:], z2[-n_chains:], n_accepted, n_tried)
+        yield Round(z1, z2, n_accepted, n_tried)

@@ -153,6 +153,18 @@ EXAMPLES = {
         tempering.rounds,
         {"rbm": MACHINE, "inv_temps": LADDER, "n_chains": 2, "seed": 0, "sweeps_per_round": 1},
     ),
+    "tempering.replica_rounds": (
+        tempering.replica_rounds,
+        {
+            "rbm": MACHINE,
+            "inv_temps": LADDER,
+            "n_chains": 2,
+            "seed": 0,
+            "sweeps_per_round": 1,
+            "first_round": 0,
+            "z1": np.tile(Z1[:1], (2 * len(LADDER), 1)),
+        },
+    ),
     "tempering.run": (
         tempering.run,
         {"rbm": MACHINE, "inv_temps": LADDER, "n_chains": 2, "n_rounds": 2, "seed": 0, "sweeps_per_round": 1},
@@ -171,11 +183,11 @@ EXAMPLES = {
     "partition.path_biases": (partition.path_biases, {"rbm": MACHINE, "base": BASE, "inv_temp": LADDER}),
     "partition.anneal": (
         partition.anneal,
-        {"rbm": MACHINE, "base": BASE, "inv_temps": LADDER, "n_chains": 3, "seed": 0},
+        {"rbm": MACHINE, "base": BASE, "inv_temps": LADDER, "n_chains": 3, "seed": 0, "first_chain": 0},
     ),
     "partition.anneal_reverse": (
         partition.anneal_reverse,
-        {"rbm": MACHINE, "base": BASE, "inv_temps": LADDER, "z1": Z1, "seed": 0},
+        {"rbm": MACHINE, "base": BASE, "inv_temps": LADDER, "z1": Z1, "seed": 0, "first_chain": 0},
     ),
     "partition.forward_estimate": (
         partition.forward_estimate,

@@ -1,0 +1,163 @@
+"""Checks of arguments that all backends share; an array is anything with ``shape`` and ``dtype``.
+
+Messages are those of ``reference.vocabulary``: argument, rule, first offender, way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from accelerated.protocol import EXTRAS, KINDS
+from reference.philox import as_seed
+from reference.vocabulary import Array, DomainError, ShapeError, as_ladder, check_count
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Sizes(NamedTuple):
+    """Sizes of a machine and the dtype of its parameters."""
+
+    n1: int
+    n2: int
+    dtype: np.dtype[Any]
+
+
+def common_dtype(**arrays: Any) -> np.dtype[Any]:
+    """The one dtype of the named arrays.
+
+    Raises   TypeError unless it is float32 or float64 and the same for all.
+    """
+    dtypes = {name: dtype_of(name, array) for name, array in arrays.items()}
+    for name, dtype in dtypes.items():
+        if dtype not in _FLOATS:
+            raise TypeError(f"{name} must be float32 or float64; got {dtype}")
+    if len(set(dtypes.values())) > 1:
+        listed = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(f"arrays must be of one dtype; got {listed}")
+    return next(iter(dtypes.values()))
+
+
+def dtype_of(name: str, array: Any) -> np.dtype[Any]:
+    """The NumPy dtype of an array of any library.
+
+    Raises   TypeError for what is no array.
+    """
+    try:
+        return np.dtype(array.dtype)
+    except (AttributeError, TypeError):
+        pass
+    try:  # torch's dtypes are not NumPy's, but are called the same
+        return np.dtype(str(array.dtype).rpartition(".")[2])
+    except (AttributeError, TypeError):
+        raise TypeError(f"{name} must be an array; got {type(array).__name__}") from None
+
+
+def check_machine(rbm: Any) -> Sizes:
+    """Sizes and dtype of a machine.
+
+    Raises   TypeError for what has no a1, a2, W or mixes dtypes; ShapeError for parameters that do not fit together.
+    """
+    missing = [name for name in ("a1", "a2", "W") if not hasattr(rbm, name)]
+    if missing:
+        raise TypeError(f"rbm must have a1, a2 and W; got {type(rbm).__name__}, which lacks {missing[0]}")
+    dtype = common_dtype(a1=rbm.a1, a2=rbm.a2, W=rbm.W)
+    shapes = {name: tuple(getattr(rbm, name).shape) for name in ("a1", "a2", "W")}
+    for name in ("a1", "a2"):
+        if len(shapes[name]) != 1 or shapes[name][0] == 0:
+            raise ShapeError(f"{name} must be a vector with at least one unit; got {shapes[name]}")
+    n1, n2 = shapes["a1"][0], shapes["a2"][0]
+    if shapes["W"] != (n1, n2):
+        hint = " Transposed?" if shapes["W"] == (n2, n1) else ""
+        raise ShapeError(f"W must be (N1, N2) = ({n1}, {n2}) to match a1 and a2; got {shapes['W']}.{hint}")
+    return Sizes(n1, n2, dtype)
+
+
+def check_base(base: Any, sizes: Sizes) -> tuple[Any, Any]:
+    """Biases (a1, a2) of the independent machine that annealing starts from; W, if it has one, is the caller's word.
+
+    Raises   TypeError or ShapeError for biases that do not fit the machine.
+    """
+    a1, a2 = (base.a1, base.a2) if hasattr(base, "a1") else base
+    if common_dtype(**{"base.a1": a1, "base.a2": a2}) != sizes.dtype:
+        raise TypeError(f"base must be of the machine's dtype, {sizes.dtype}; got {dtype_of('base.a1', a1)}")
+    for name, bias, n in (("base.a1", a1, sizes.n1), ("base.a2", a2, sizes.n2)):
+        if tuple(bias.shape) != (n,):
+            raise ShapeError(f"{name} must be ({n},) to match the machine; got {tuple(bias.shape)}")
+    return a1, a2
+
+
+def check_path(inv_temps: Any) -> Array:
+    """Inverse temperatures of annealing as a float64 vector; see ``reference.partition.as_path``.
+
+    Raises   ShapeError, DomainError or TypeError unless they rise strictly from 0 to 1.
+    """
+    path = as_ladder("inv_temps", inv_temps)
+    if path[0] != 0:
+        raise DomainError(f"inv_temps must start at 0, the base; the first entry is {path[0]}")
+    return path
+
+
+def check_rows(name: str, array: Any, n_columns: int, dtype: np.dtype[Any]) -> int:
+    """Number of rows of an array of the stated columns and dtype.
+
+    Raises   TypeError for another dtype; ShapeError for another shape.
+    """
+    if dtype_of(name, array) != dtype:
+        raise TypeError(f"{name} must be {dtype}, the dtype of the machine; got {dtype_of(name, array)}")
+    shape = tuple(array.shape)
+    if len(shape) != 2 or shape[1] != n_columns:
+        raise ShapeError(f"{name} must be (B, {n_columns}), one row per sample; got {shape}")
+    return int(shape[0])
+
+
+def check_address(seed: int, step: int, n_steps: int, n_chains: int, first_chain: int = 0) -> tuple[int, int, int]:
+    """Seed, step and first chain of a run of Philox numbers, as ints; see ``reference.philox.uniforms``.
+
+    Raises   DomainError or TypeError for one that is out of range or no whole number.
+    """
+    seed, step = as_seed(seed), check_count("step", step, least=0)
+    first_chain = check_count("first_chain", first_chain, least=0)
+    if step + n_steps > 2**56:
+        raise DomainError(f"step must lie in [0, 2**56), to its last sweep; got {step} and {n_steps} sweeps")
+    if first_chain + n_chains > 2**32:
+        raise DomainError(f"first_chain + n_chains must be at most 2**32; got {first_chain} + {n_chains}")
+    return seed, step, first_chain
+
+
+def check_transform(
+    kind: str, rho: Any, logit_q: Any, beta: float, extras: Collection[str]
+) -> tuple[float, np.dtype[Any]]:
+    """The sharpness, rounded to the dtype of the arrays, and that dtype.
+
+    Raises   DomainError for an unknown kind or extra or a sharpness that is not positive and finite; ShapeError,
+             TypeError for arrays that do not fit.
+    """
+    if kind not in KINDS:
+        raise DomainError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+    for extra in extras:
+        if extra not in EXTRAS:
+            raise DomainError(f"extras must be of {', '.join(EXTRAS)}; got {extra!r}")
+    dtype = common_dtype(rho=rho, logit_q=logit_q)
+    if tuple(rho.shape) != tuple(logit_q.shape):
+        raise ShapeError(f"rho and logit_q must have one shape; got {tuple(rho.shape)} and {tuple(logit_q.shape)}")
+    if isinstance(beta, bool) or not isinstance(beta, (int, float, np.integer, np.floating)):
+        raise TypeError(f"beta must be one number; got {type(beta).__name__}")
+    with np.errstate(over="ignore", under="ignore"):  # refused below
+        sharpness = float(dtype.type(beta))
+    if not 0 < sharpness < np.inf:
+        raise DomainError(f"beta must be positive and finite in {dtype}; got {beta}")
+    return sharpness, dtype
+
+
+def check_matrix(name: str, array: Any) -> tuple[int, int]:
+    """Rows and columns of a matrix.
+
+    Raises   ShapeError for any other shape.
+    """
+    shape = tuple(array.shape)
+    if len(shape) != 2:
+        raise ShapeError(f"{name} must be (B, N), one row per sample; got {shape}")
+    return int(shape[0]), int(shape[1])
