@@ -69,8 +69,11 @@ class Gaussian(LocationMixture):
         dzeta/dbeta = (nu - zeta) / (2 beta),            see ``nu_minus_zeta``
         """
         root = _root(rho, logit_q, beta)
-        odds = plus_logit(self._log_odds(root.offset, beta), root.logit_q)
-        difference = nu_minus_zeta(root.offset, odds)
+        log_odds = self._log_odds(root.offset, beta)
+        odds = plus_logit(log_odds, root.logit_q)
+        # log_odds is beta offset; beta - 4 is exact where that is nearly 4 offset.
+        excess = (beta - 4) / 4 * (root.offset.high + root.offset.low)
+        difference = nu_minus_zeta(root.offset, root.logit_q, log_odds, excess)
         outside = (rho == 0) | (rho == 1)
         with np.errstate(divide="ignore", over="ignore"):  # a vanishing density, or sharpness
             dzeta_drho = 1 / root.density

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reference.smoothing.compensated import Two, exact, sigmoid, two_product, two_sum
+from reference.smoothing.compensated import Two, add, exact, log, multiply, negative, sigmoid, two_product, two_sum
 from reference.smoothing.family import InverseCDF
 from reference.smoothing.real_line import (
     LocationMixture,
     finite,
     from_the_ends,
     nu_minus_zeta,
-    plus_logit,
     scaled_distance,
+    tanh_excess,
 )
 from reference.vocabulary import Array
 
@@ -95,8 +95,8 @@ class OverlappingLogistic(LocationMixture):
         sqrt_pq = half / (1 + half * half)
         pq_over_S = np.where(np.abs(logit_q) < 600, p * q / S, sqrt_pq / S * sqrt_pq)
         pq_over_S = np.where(outside, q * sigmoid(exact(beta - root.logit_q)), pq_over_S)
-        odds = plus_logit(self._log_odds(root.offset, beta), root.logit_q)
-        difference = nu_minus_zeta(root.offset, odds)
+        log_odds = self._log_odds(root.offset, beta)
+        difference = nu_minus_zeta(root.offset, root.logit_q, log_odds, _excess(root.offset, log_odds, beta))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # infinite at the ends
             dzeta_drho = (1 + root.w) * (1 + root.v) / (beta * S)
             dzeta_dbeta = np.where(root.mirrored, -difference, difference) / beta
@@ -169,6 +169,47 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
     )
     zeta = np.where(mirrored, x1, x0)
     return _Root(zeta=zeta, mirrored=mirrored, logit_q=logit, offset=offset, w=w, v=v, S=S, p=p, q=q)
+
+
+def _excess(offset: Two, log_odds: Two, beta: Array) -> Array:
+    """log_odds/4 - offset, near zeta = 1/2 without the cancellation that is total to first order for beta = 3.09.
+
+    log_odds = 4 atanh P with P = k tanh(beta offset/2), k = tanh(beta/4), so that
+
+        log_odds/4 - offset = (atanh P - P) + k (tanh x - x) + offset (beta k/2 - 1),   x = beta offset/2.
+    """
+    x = beta * (offset.high / 2)
+    near = np.abs(x) < 0.5
+    x = np.where(near, x, 0)
+    k = np.tanh(beta / 4)
+    atanh_excess = _atanh_excess(k * np.tanh(x))
+    of_first_order = (offset.high + offset.low) * _steepness_less_one(beta)
+    plain = (log_odds.high + log_odds.low) / 4 - (offset.high + offset.low)
+    return np.where(near, atanh_excess + k * tanh_excess(x) + of_first_order, plain)
+
+
+def _steepness_less_one(beta: Array) -> Array:
+    """beta tanh(beta/4)/2 - 1, which vanishes at beta = 3.09, to a rounding or so of itself.
+
+    = ((beta/2 - 1) - e (beta/2 + 1))/(1 + e) with e = e^{-beta/2} to more digits: what its rounding lost is what its
+    logarithm lacks to -beta/2.
+    """
+    half = np.minimum(beta / 2, 300)  # e is nothing beside 1 long before
+    rounded = np.exp(-half)
+    lost = add(exact(-half), negative(log(exact(rounded))))
+    e = two_sum(rounded, rounded * lost.high)
+    less = multiply(e, two_sum(half, np.ones_like(half)))
+    numerator = add(two_sum(half, -np.ones_like(half)), negative(less))
+    return np.where(beta < 600, (numerator.high + numerator.low) / (1 + rounded), beta / 2 - 1)
+
+
+def _atanh_excess(P: Array) -> Array:
+    """atanh P - P for |P| < 1/2: P^3/3 + P^5/5 + ..."""
+    square = P * P
+    series = np.zeros_like(P)
+    for n in range(26, 0, -1):
+        series = square * (1 / (2 * n + 1) + series)
+    return P * series
 
 
 def _log_cosh(x: Array) -> Array:

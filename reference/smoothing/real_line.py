@@ -98,19 +98,39 @@ def plus_logit(log_odds: Two, logit_q: Array) -> Two:
         return finite(np.where(np.isinf(logit_q), logit_q, total.high), total.low + log_odds.low)
 
 
-def nu_minus_zeta(offset: Two, odds: Two) -> Array:
-    """nu - zeta, which is beta dzeta/dbeta (up to a factor), for zeta = 1/2 + offset and nu = sigma(odds).
+def nu_minus_zeta(offset: Two, logit_q: Array, log_odds: Two, excess: Array) -> Array:
+    """nu - zeta, which is beta dzeta/dbeta (up to a factor), for zeta = 1/2 + offset and nu = sigma(l + log_odds).
 
     Because dF(zeta|z)/dbeta is proportional to (zeta - z) r(zeta|z) in a family of location and scale, implicit
     differentiation gives the mean of z - zeta under the posterior. The difference is taken from the nearest of 0, 1/2
     and 1: near zeta = 1 it is (1 - zeta) - (1 - nu). Both have to come from the same zeta: where nu rises as fast as
     zeta, their common error cancels.
+
+    Near l = 0 and zeta = 1/2 both are nearly 1/2, and for one sharpness they rise equally fast: nothing of first order
+    is left. There the difference is summed from parts that vanish with it: with x = (l + log_odds)/2,
+
+        nu - zeta = l/4 + (log_odds/4 - offset) + (tanh x - x)/2,
+
+    and ``excess`` is log_odds/4 - offset, which each kind knows how to find without a cancellation.
     """
+    odds = plus_logit(log_odds, logit_q)
     zeta, one_minus_zeta = from_the_ends(offset)
     near_zero = sigmoid(odds) - zeta
     near_one = one_minus_zeta - sigmoid(negative(odds))
     centre = np.tanh(odds.high / 2) / 2 - (offset.high + offset.low)
+    x = np.clip(odds.high / 2, -0.5, 0.5)
+    of_first_order = np.where(np.isfinite(logit_q), logit_q, 0) / 4 + excess
+    centre = np.where(np.abs(odds.high) < 1, of_first_order + tanh_excess(x) / 2, centre)
     return np.where(np.abs(offset.high) < 0.35, centre, np.where(offset.high < 0, near_zero, near_one))
+
+
+def tanh_excess(x: Array) -> Array:
+    """tanh x - x for |x| <= 1/2: -x (cosh x - sinh(x)/x)/cosh x, the bracket by its series of positive terms."""
+    square = x * x
+    series = np.ones_like(x)
+    for k in range(7, 0, -1):  # the terms x^{2k} 2k/(2k+1)! follow each other by x^2/(2k (2k + 3))
+        series = 1 + square / (2 * k * (2 * k + 3)) * series
+    return -x * (square / 3 * series) / np.cosh(x)
 
 
 def finite(high: Array, low: Array) -> Two:
