@@ -19,11 +19,14 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
 _LONGEST_PATH = 2.0
 
+_SAME = -40.0  # below this 1 + exp(l) is 1 in float64, and in float32 long before
+
 
 def sigmoid(logits: ArrayLike) -> Array:
     """Turn a logit into the probability of a one.
 
-    sigmoid(l) = 1 / (1 + exp(-l)).
+    sigmoid(l) = 1 / (1 + exp(-l)), and exp(l) where they are the same number: there exp(-l) may overflow, and would
+    give 0 while the result is still a (subnormal) number.
 
     Source   the Bernoulli distribution in its natural parameter, its mean: Wainwright & Jordan (2008), section 3.
     Shapes   any, elementwise
@@ -31,7 +34,8 @@ def sigmoid(logits: ArrayLike) -> Array:
     Units    none
     Raises   DomainError for NaN; TypeError for a dtype that is not float32, float64, integer or boolean.
     """
-    return np.asarray(expit(_as_logits("logits", logits)))
+    logits = _as_logits("logits", logits)
+    return np.where(logits < _SAME, np.exp(np.minimum(logits, 0)), expit(logits))
 
 
 def softplus(logits: ArrayLike) -> Array:
@@ -82,7 +86,7 @@ def entropy(logits: ArrayLike) -> Array:
     """
     size = np.abs(_as_logits("logits", logits))
     finite = np.where(np.isinf(size), size.dtype.type(0), size)  # keeps inf * 0 out of the branch not taken
-    return np.where(np.isinf(size), size.dtype.type(0), softplus(-finite) + finite * expit(-finite))
+    return np.where(np.isinf(size), size.dtype.type(0), softplus(-finite) + finite * sigmoid(-finite))
 
 
 def kl(logit_q: ArrayLike, logit_p: ArrayLike) -> Array:

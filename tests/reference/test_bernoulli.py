@@ -128,3 +128,13 @@ def test_functions_of_two_arguments_refuse():
         kl(np.nan, 0.0)
     with pytest.raises(TypeError, match="logit_p must be float32 or float64"):
         kl(0.0, 1j)
+
+
+@pytest.mark.parametrize(("dtype", "logit"), [(np.float64, -714.4), (np.float64, -740.0), (np.float32, -100.0)])
+def test_subnormal_probabilities_are_not_flushed(dtype, logit):
+    spacing = float(np.finfo(dtype).smallest_subnormal)
+    with mpmath.workdps(30):
+        expected = float(mpmath.exp(mpmath.mpf(float(dtype(logit)))))
+    assert expected > 0
+    assert abs(float(sigmoid(dtype(logit))) - expected) <= spacing
+    assert abs(float(entropy(dtype(logit))) - expected * (1 - logit)) <= spacing * (1 - logit)
