@@ -7,7 +7,7 @@ STAMP := $(VENV)/.built
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types unit format study wheel figures clean
+.PHONY: help train test lint types unit format study bench gpu-check wheel figures clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,13 @@ unit: $(STAMP) ## run the tests (ARGS="-k name" selects)
 
 study: $(STAMP) ## run the studies that take minutes: 200 random machines against all estimates of log Z
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: $(STAMP) ## time the CPU kernels beside their peers; writes benchmarks/DATE-cpu.* (ARGS="--quick" looks only)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks.cpu $(ARGS)
+
+gpu-check: $(STAMP) ## judge the CUDA kernels on this machine's device, then time them; writes benchmarks/DATE-gpu.*
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

@@ -12,15 +12,27 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Collection
+from typing import NamedTuple
 
 from accelerated import backends
-from accelerated.protocol import Backend
+from accelerated.protocol import OPERATIONS, Backend
 
-__all__ = ["Backend", "BackendUnavailable", "load", "names"]
+__all__ = ["FASTEST_FIRST", "Backend", "BackendUnavailable", "Fastest", "fastest", "load", "names"]
+
+#: Backends by device, the fastest first. The oracle is not among them: it is the judge, and slow.
+FASTEST_FIRST = {"cpu": ("numba_cpu",), "cuda": ("cupy_raw", "numba_cuda")}
 
 
 class BackendUnavailable(RuntimeError):
     """A backend that does not exist, or cannot run on this machine."""
+
+
+class Fastest(NamedTuple):
+    """The fastest backend that can run here, None if none can, and by name why faster ones cannot, one line each."""
+
+    backend: Backend | None
+    reasons: dict[str, str]
 
 
 def names() -> tuple[str, ...]:
@@ -45,3 +57,24 @@ def load(name: str) -> Backend:
     except ImportError as error:
         raise BackendUnavailable(f"backend {name!r} cannot run here: {error}") from error
     return backend
+
+
+def fastest(device: str, operations: Collection[str] = OPERATIONS) -> Fastest:
+    """Turn a kind of device, "cpu" or "cuda", into the fastest backend that can run there and has the operations.
+
+    Raises   ValueError for any other kind.
+    """
+    if device not in FASTEST_FIRST:
+        raise ValueError(f"device must be one of {', '.join(FASTEST_FIRST)}; got {device!r}")
+    reasons: dict[str, str] = {}
+    for name in FASTEST_FIRST[device]:
+        try:
+            backend = load(name)
+        except BackendUnavailable as error:
+            reasons[name] = str(error).splitlines()[0]
+            continue
+        lacking = sorted(set(operations) - backend.operations())
+        if not lacking:
+            return Fastest(backend, reasons)
+        reasons[name] = f"backend {name!r} lacks {', '.join(lacking)}"
+    return Fastest(None, reasons)

@@ -1,4 +1,4 @@
-"""Keep what a run measured: ``python benchmarks/record.py RUN NAME`` writes benchmarks/DATE-NAME.json.
+"""Keep what a run measured: ``python -m benchmarks.record RUN NAME`` writes benchmarks/DATE-NAME.json.
 
 The record holds the configuration without paths, versions and device, the validation rows and every evaluation. Numbers
 are copied from the run folder, never typed.
@@ -45,7 +45,7 @@ def record(folder: RunFolder) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """Write the record of the run folder given; returns the exit code."""
     if len(arguments) != 2:
-        raise ConfigError("give a run folder and a name: python benchmarks/record.py RUN NAME")
+        raise ConfigError("give a run folder and a name: python -m benchmarks.record RUN NAME")
     folder = RunFolder.open(Path(arguments[0]))
     path = Path(__file__).parent / f"{datetime.now(UTC):%Y-%m-%d}-{arguments[1]}.json"
     write_text(path, json.dumps(record(folder), indent=2) + "\n")

@@ -119,6 +119,7 @@ class NumpyOracle:
         sizes = check_machine(rbm)
         n_units, machine = sizes.n1 + sizes.n2, _as_rbm(rbm)
         n_rows = check_rows("mu", mu, n_units, sizes.dtype)
+        common_dtype(mu=mu, upstream=upstream)
         if check_rows("nu", nu, n_units, sizes.dtype) != n_rows or tuple(upstream.shape) != (n_rows,):
             raise ShapeError(f"nu and upstream must have the {n_rows} rows of mu; got {nu.shape}, {upstream.shape}")
         weight = upstream.astype(np.float64)[:, None]

@@ -1,0 +1,73 @@
+"""A pool of threads that runs slices of the rows: for kernels that run without the interpreter's lock.
+
+Numba's own ``parallel=True`` is not used: its default threading layer must not be entered from two Python threads at
+once. Here any number of Python threads may call, and a process that was forked off makes a pool of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+from reference.vocabulary import check_count
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def default_count() -> int:
+    """Number of threads: OMP_NUM_THREADS, else NUMBA_NUM_THREADS, else as many as the process may have processors."""
+    for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        value = os.environ.get(variable, "")
+        if value.isdigit() and int(value) > 0:
+            return int(value)
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def slices(n: int, n_threads: int, grain: int = 1) -> list[tuple[int, int]]:
+    """Cut range(n) into at most n_threads pieces (start, stop) of nearly equal size, whole multiples of ``grain``.
+
+    The last may be smaller. No piece is empty; there is none for n = 0.
+    """
+    n_grains = -(-n // grain)
+    n_pieces = min(check_count("n_threads", n_threads), n_grains)
+    cuts = [min(n, grain * (n_grains * i // n_pieces)) for i in range(n_pieces)] + [n]
+    return list(itertools.pairwise(cuts))
+
+
+def run(tasks: list[Callable[[], Any]]) -> list[Any]:
+    """Results of all tasks, run at once: the first by the caller, the others by the pool.
+
+    A task must not call ``run``. What a task raises is raised here, after all have ended.
+    """
+    if not tasks:
+        return []
+    pool = _the_pool() if len(tasks) > 1 else None
+    futures = [pool.submit(task) for task in tasks[1:]] if pool else []
+    try:
+        first = tasks[0]()
+    finally:
+        wait(futures)
+    return [first, *(future.result() for future in futures)]
+
+
+def _the_pool() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(max_workers=max(32, os.cpu_count() or 1), thread_name_prefix="accelerated")
+    return _pool
+
+
+def _forget_pool() -> None:
+    """The threads of a pool do not survive a fork."""
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)

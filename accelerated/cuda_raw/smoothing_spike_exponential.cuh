@@ -1,0 +1,42 @@
+// Spike-and-exponential; see reference/smoothing/spike_exponential.py, whose names and branches this follows.
+#pragma once
+#include "series.cuh"
+#include "smoothing.cuh"
+
+template <int WANTED>
+SCALAR Smoothed spike_exponential_double(double rho, double logit, const Sharpness& s) {
+  constexpr double SCALE = 0x1p128;  // times it, exactly, every subnormal number is an ordinary one with all its digits
+  double beta = s.beta, size = fabs(logit), half = exp(-size / 2), larger = 1 / (1 + half * half);
+  double smaller = half * half * larger, smaller_scaled = half * SCALE * half * larger;
+  bool likely = logit > 0, top = rho == 1;
+  double q = likely ? larger : smaller;
+  double excess = size < 1 ? ((rho - 0.5) + tanh(logit / 2) / 2) * SCALE
+                  : likely ? rho * SCALE - smaller_scaled
+                           : smaller_scaled - (1 - rho) * SCALE;  // 2^128 (rho - p)
+  if (!((excess > 0 || top) && logit > -INFINITY)) return {0, 0, 0, 0};  // on the spike nothing moves
+
+  double s_scaled = top ? SCALE : excess / q, rest = top ? 0 : (1 - rho) / q;
+  double n1 = rest * s.one_minus_d, decay = s_scaled * (1 / SCALE) + rest * s.d;
+  double from_right = (n1 < 0.5 ? -log1p(-n1) : -log(decay)) / beta;
+  // zeta, were it small: s (e^beta - 1)/beta, with e^beta - 1 = e^{beta/2} (e^{beta/2} - e^{-beta/2})
+  double root = exp(beta / 2);
+  double straight = s_scaled * root * (root * s.one_minus_d / beta * (1 / SCALE)), growth = beta * straight;
+  bool right = from_right < 0.5 || isinf(growth);
+  from_right = fmin(from_right, 1.0);
+  double x0 = right ? 1 - from_right : growth < DBL_SMALLEST_NORMAL ? straight : log1p(growth) / beta;
+  double x1 = right ? from_right : 1 - x0;
+
+  Smoothed result{x0, 0, 0, 0};
+  double slope = s.one_minus_d / (beta * decay);  // 1 / r(zeta|1)
+  if (WANTED & DZETA_DLOGIT_Q) {
+    double p0 = (likely ? half : 1.0) * larger, p1 = likely ? half : 1.0;  // p as a product of two normal numbers
+    result.dzeta_dlogit_q = rest == 0 || p0 == 0 ? 0 : (p0 * slope) * (rest * p1);
+  }
+  if (WANTED & DZETA_DRHO) result.dzeta_drho = slope / q;
+  if (WANTED & DZETA_DBETA) {
+    double a = beta * x0, t = beta * x1, n_a = -expm1(-a);
+    double g_a = linear_excess(a, n_a), g_t = linear_excess(t, -expm1(-t)), h_a = quadratic_excess(a, n_a, g_a);
+    result.dzeta_dbeta = x0 * (x1 * ((h_a + exp(-a) * g_t) / s.one_minus_d));
+  }
+  return result;
+}

@@ -1,0 +1,132 @@
+"""Writing down what was timed: a dated JSON file with every number, and the same as Markdown tables."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.peers import Missing
+from benchmarks.timing import Timing
+from dvaepp.atomic import write_text
+
+HERE = Path(__file__).parent
+_LIBRARIES = ("numpy", "torch", "numba", "numba-cuda", "cupy-cuda12x", "cupy-cuda13x", "scikit-learn", "rbms")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate in one case: median and quartiles of its times, and how much longer it took than ours.
+
+    ``rate`` is in the unit of the section, larger is better. A candidate that could not run has a reason instead.
+    """
+
+    candidate: str
+    median_seconds: float | None = None
+    quartiles_seconds: tuple[float, float] | None = None
+    rate: float | None = None
+    times_ours: float | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One table: what was computed, by whom, how fast, and what was asked of us with the verdict."""
+
+    title: str
+    unit: str
+    rows: Sequence[Row]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def rows(
+    timings: Mapping[str, Timing], work: float, ours: str, missing: Mapping[str, Missing] | None = None
+) -> list[Row]:
+    """Rows in the order of speed; ``work`` is what one call does, so that work / seconds is the rate."""
+    found = [
+        Row(name, timing.median, timing.quartiles, work / timing.median, timing.ratio_to(timings[ours]))
+        for name, timing in sorted(timings.items(), key=lambda item: item[1].median)
+    ]
+    return found + [Row(name, missing=why.reason) for name, why in (missing or {}).items()]
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Device, cores and versions; no names or paths of one machine."""
+    versions = {}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "device": device,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": versions,
+    }
+
+
+def cpu_name() -> str:
+    """The processor in words, with its widest vector instructions."""
+    name, vectors = platform.processor() or platform.machine(), ""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in lines.items()}
+        name = facts.get("model name", name)
+        vectors = next((v for v in ("avx512f", "avx2", "avx") if v in facts.get("flags", "").split()), "")
+    return f"{name} {vectors}".strip()
+
+
+def write(name: str, env: Mapping[str, Any], cases: Sequence[Case], command: str) -> tuple[Path, Path]:
+    """Write benchmarks/DATE-NAME.json and .md; returns both paths."""
+    stem = f"{datetime.now(UTC):%Y-%m-%d}-{name}"
+    record = {"command": command, "environment": dict(env), "cases": [asdict(case) for case in cases]}
+    json_path, markdown_path = HERE / f"{stem}.json", HERE / f"{stem}.md"
+    write_text(json_path, json.dumps(record, indent=2, default=_plain) + "\n")
+    write_text(markdown_path, markdown(stem, env, cases, command))
+    return json_path, markdown_path
+
+
+def markdown(title: str, env: Mapping[str, Any], cases: Sequence[Case], command: str) -> str:
+    """The tables as Markdown."""
+    versions = ", ".join(f"{library} {version}" for library, version in env["versions"].items())
+    lines = [
+        f"# {title}",
+        "",
+        f"`{command}` on {env['device']}, {env['cores']} cores, {env['torch_threads']} threads of torch; "
+        f"Python {env['python']}, {versions}.",
+        "",
+        "Medians of rounds in which all candidates of a table took turns in one process; in brackets the quartiles.",
+        "",
+    ]
+    for case in cases:
+        lines += [f"## {case.title}", "", f"| | ms | {case.unit} | time, in units of ours |", "|---|---|---|---|"]
+        for row in case.rows:
+            if row.missing is not None or row.median_seconds is None or row.quartiles_seconds is None:
+                lines.append(f"| {row.candidate} | not measured: {row.missing} | | |")
+                continue
+            low, high = (1e3 * quartile for quartile in row.quartiles_seconds)
+            lines.append(
+                f"| {row.candidate} | {1e3 * row.median_seconds:.4g} [{low:.4g}, {high:.4g}] "
+                f"| {row.rate:.4g} | {row.times_ours:.2f} |"
+            )
+        lines += ["", *(f"- {note}" for note in case.notes), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")

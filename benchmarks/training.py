@@ -1,0 +1,71 @@
+"""A whole training iteration of "MNIST 1 nonlin.", with Gibbs sampling by one of our backends and by torch.
+
+The images are random: what a step costs does not depend on what they show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn.functional import softplus
+
+from benchmarks.report import Case, rows
+from benchmarks.timing import measure, on_device, wall_clock
+from dvaepp.boltzmann import entropy
+from dvaepp.config import preset
+from dvaepp.data import Dataset
+from dvaepp.models.feedforward import bernoulli_log_prob
+from dvaepp.trainer import Trainer
+
+_PRESET = "mnist-static-1-nonlinear"  # RBM 100x100, 1,000 chains, 40 sweeps, batches of 100
+
+
+def random_images(n: int = 1000) -> Dataset:
+    """Binary images of 28x28 random pixels."""
+    rng = np.random.default_rng(0)
+    train, valid, test = (rng.integers(0, 2, (size, 784), dtype=np.uint8) for size in (n, 100, 100))
+    return Dataset("random", train, valid, test, 1, (28, 28), provenance="random pixels, for timing")
+
+
+def iteration_case(device: torch.device, backend: str, n_rounds: int) -> Case:
+    """One iteration with our sampler and with torch's, everything else the same."""
+    trainers = {
+        f"dvaepp, {backend}": Trainer(preset(_PRESET), random_images(), device, backend),
+        "dvaepp, torch (rand < sigmoid)": Trainer(preset(_PRESET), random_images(), device, "torch"),
+    }
+    timings = measure({name: trainer.iterate for name, trainer in trainers.items()}, n_rounds, _clock(device))
+    title = 'Training iteration, "MNIST 1 nonlin.", 1,000 chains x 40 sweeps'
+    return Case(title, "iterations per second", rows(timings, 1, next(iter(trainers))))
+
+
+def factorial_case(device: torch.device, backend: str, n_rounds: int) -> Case:
+    """One iteration with the RBM prior, and one of the same networks with a factorial prior: no samples, no W."""
+    trainer = Trainer(preset(_PRESET), random_images(), device, backend)
+    other = Trainer(preset(_PRESET), random_images(), device, backend)
+    ours, factorial = f"RBM prior, {backend}", "factorial prior"
+    candidates = {ours: trainer.iterate, factorial: lambda: factorial_iteration(other)}
+    table = rows(measure(candidates, n_rounds, _clock(device)), 1, factorial)
+    title = 'Training iteration, "MNIST 1 nonlin.", with an RBM and with a factorial prior'
+    return Case(title, "iterations per second (times are in units of the factorial prior's)", table)
+
+
+def factorial_iteration(trainer: Trainer) -> None:
+    """``Trainer.iterate`` with the prior's biases as logits of independent units and the KL in closed form."""
+    config, model = trainer.config.optimisation, trainer.model
+    x = trainer.images.batch(trainer.step, config.batch_size, trainer.generator)
+    rho = torch.rand((len(x), model.n_latents), generator=trainer.generator, device=trainer.device)
+    draw = model.smoothed_posterior(x, rho, trainer.smoothing)
+    logit_p = torch.cat([model.prior.a1, model.prior.a2])
+    cross_entropy = softplus(logit_p) - draw.logit_q.sigmoid() * logit_p
+    kl = (cross_entropy - entropy(draw.logit_q)).sum(-1).mean()
+    loss = kl - bernoulli_log_prob(x, model.decode(draw.latents)).mean()
+    trainer.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    trainer.optimiser.step()
+    trainer.step += 1
+
+
+def _clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
+    return wall_clock if device.type == "cpu" else on_device(5)
