@@ -36,6 +36,11 @@ class RBM(nn.Module):
         """Units of the second side."""
         return self.W.shape[1]
 
+    @property
+    def detached(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(a1, a2, W), the same memory without gradient: what a sampler needs."""
+        return self.a1.detach(), self.a2.detach(), self.W.detach()
+
     def energy(self, z1: Tensor, z2: Tensor) -> Tensor:
         """Energy in nats, (B, N1), (B, N2) -> (B,); see ``reference.boltzmann.energy``."""
         return -(z1 @ self.a1) - z2 @ self.a2 - ((z1 @ self.W) * z2).sum(-1)

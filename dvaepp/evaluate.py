@@ -22,6 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dvaepp import data
+from dvaepp.backend import AUTO, choose
 from dvaepp.bound import ACTIVE, Likelihood, likelihood_of_all, posterior_base, posterior_means
 from dvaepp.command import choose_device, console, device_name, parse, run
 from dvaepp.config import Config
@@ -29,8 +30,9 @@ from dvaepp.data.batches import to_device
 from dvaepp.errors import ConfigError
 from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.partition import bracket
+from dvaepp.randomness import generator, named_seed
 from dvaepp.run_folder import RunFolder
-from dvaepp.trainer import generator, load_best
+from dvaepp.trainer import load_best
 from reference.partition import Bracket
 
 PROG = "evaluate"
@@ -52,6 +54,8 @@ class Command:
     """Seed of the evaluation's noise; by default the run's."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    backend: str = AUTO
+    """Who samples the prior: torch, numba_cpu, numba_cuda, cupy_raw or numpy_oracle; auto is the fastest that runs."""
     data: str | None = None
     """Where your own images lie now, if not where training found them."""
     data_dir: str | None = None
@@ -70,11 +74,13 @@ def main(arguments: Sequence[str]) -> int:
     }
     config = config.with_evaluation(**changes)
     device = choose_device(command.device)
+    backend = choose(command.backend, device)
     dataset = load_data(config, command.data, command.data_dir)
     model, best = load_best(folder, folder.config(), dataset, device)
     out = console()
+    out.print(str(backend))
     seed = config.seed if command.seed is None else command.seed
-    record = evaluate(model, dataset, config, device, out, seed)
+    record = evaluate(model, dataset, config, device, out, seed, backend.name)
     record["weights_of_step"] = best["step"]
     path = folder.write_record(record_name(config, seed), record)
     print_result(record, out)
@@ -97,7 +103,13 @@ def load_data(config: Config, images: str | None = None, data_dir: str | None = 
 
 
 def evaluate(
-    model: DiscreteVAE, dataset: data.Dataset, config: Config, device: torch.device, out: Console, seed: int
+    model: DiscreteVAE,
+    dataset: data.Dataset,
+    config: Config,
+    device: torch.device,
+    out: Console,
+    seed: int,
+    backend: str,
 ) -> dict[str, Any]:
     """Test a model on all test images and return the record, numbers in nats.
 
@@ -113,7 +125,14 @@ def evaluate(
     )
     with out.status("log Z by annealed importance sampling, both directions ..."):
         base = posterior_base(model, valid, noise)
-        log_z = bracket(model.prior, base, settings.ais_temperatures, settings.ais_chains, noise)
+        log_z = bracket(
+            model.prior,
+            base,
+            settings.ais_temperatures,
+            settings.ais_chains,
+            named_seed(seed, "log Z in test"),
+            backend=backend,
+        )
     with progress_bar(out) as progress:
         task = progress.add_task(f"test images, {settings.n_importance} samples each", total=len(test), terms="")
         advance = functools.partial(progress.advance, task)
@@ -128,6 +147,7 @@ def evaluate(
         "ais_chains": settings.ais_chains,
         "seed": seed,
         "device": device_name(device),
+        "backend": backend,
         "seconds": time.perf_counter() - started,
     }
     return record

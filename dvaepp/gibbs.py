@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dvaepp import bridge
+from dvaepp.backend import TORCH
 from dvaepp.boltzmann import RBM
+from dvaepp.randomness import AddressedUniforms
+from reference.philox import STREAM_INIT, uniforms
 
 
 @torch.no_grad()
@@ -23,33 +28,47 @@ def sweep(rbm: RBM, z1: Tensor, u2: Tensor, u1: Tensor, inv_temp: float | Tensor
 class PersistentChains(nn.Module):
     """Gibbs chains that live on from one training iteration to the next (persistent contrastive divergence).
 
-    The states are buffers, so that a checkpoint carries them. They start as fair coins, which are exact samples of a
-    machine whose parameters are still zero.
+    Twin of ``reference.gibbs.PersistentChains``: what comes next depends on the states, the seed and ``step``, the
+    sweeps done so far, and on nothing else. States and step are buffers, so that a checkpoint carries them and a CUDA
+    graph advances them; the seed is the caller's to keep. The chains start as the reference's do, from fair coins that
+    are the same on every device: exact samples of a machine whose parameters are still zero.
 
-    Shapes   z1 (n_chains, N1), z2 (n_chains, N2)
+    Shapes   z1 (n_chains, N1), z2 (n_chains, N2), step () int64
     """
 
     z1: Tensor
     z2: Tensor
+    step: Tensor
 
-    def __init__(self, n_chains: int, n1: int, n2: int) -> None:
+    def __init__(self, n_chains: int, n1: int, n2: int, seed: int) -> None:
         super().__init__()
-        self.register_buffer("z1", torch.zeros(n_chains, n1))
-        self.register_buffer("z2", torch.zeros(n_chains, n2))
+        coins = (uniforms(seed, 0, n_chains, n1 + n2, STREAM_INIT) < 0.5).astype(np.float32)
+        self.register_buffer("z1", torch.from_numpy(coins[:, :n1].copy()))
+        self.register_buffer("z2", torch.from_numpy(coins[:, n1:].copy()))
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.seed = seed
+
+    def states(self) -> Tensor:
+        """Both sides next to each other, (n_chains, N1 + N2)."""
+        return torch.cat([self.z1, self.z2], dim=1)
 
     @torch.no_grad()
-    def reset(self, generator: torch.Generator) -> None:
-        """Draw every unit anew as a fair coin."""
-        for state in (self.z1, self.z2):
-            state.uniform_(generator=generator).lt_(0.5)
+    def run(self, rbm: RBM, n_sweeps: int, backend: str = TORCH) -> None:
+        """Advance all chains by ``n_sweeps`` block sweeps.
 
-    @torch.no_grad()
-    def run(self, rbm: RBM, n_sweeps: int, generator: torch.Generator) -> None:
-        """Advance all chains by ``n_sweeps`` block sweeps."""
-        z1, z2 = self.z1, self.z2
-        for _ in range(n_sweeps):
-            u2 = torch.rand(self.z2.shape, generator=generator, device=z1.device, dtype=z1.dtype)
-            u1 = torch.rand(self.z1.shape, generator=generator, device=z1.device, dtype=z1.dtype)
-            z1, z2 = sweep(rbm, z1, u2, u1)
+        Backends of ``accelerated`` draw the reference's numbers: the same chains on every one of them. ``torch`` draws
+        its own, and reads ``step`` back from the device once a call.
+        """
+        if n_sweeps == 0:
+            return
+        if backend != TORCH:
+            bridge.gibbs_(*rbm.detached, self.z1, self.z2, self.step, n_sweeps, self.seed, backend)
+            return
+        z1, z2, first = self.z1, self.z2, int(self.step)
+        numbers = AddressedUniforms(z1.device, z1.dtype, self.seed, "gibbs")
+        for step in range(first, first + n_sweeps):
+            numbers.at(step)
+            z1, z2 = sweep(rbm, z1, numbers.draw(*self.z2.shape), numbers.draw(*self.z1.shape))
         self.z1.copy_(z1)
         self.z2.copy_(z2)
+        self.step += n_sweeps

@@ -45,6 +45,7 @@ def terms(
     draw = model.smoothed_posterior(x, rho, smoothing)
     mu = draw.logit_q.sigmoid()
     seen = mu if model.n_groups == 1 else nu(smoothing, draw.latents, draw.logit_q)  # one group: mean field
+    # The entropies are torch's own on every backend: for a batch of 100 x 200 those of ``bridge`` take longer on a CPU.
     return Terms(
         log_likelihood=bernoulli_log_prob(x, model.decode(draw.latents)).mean(),
         entropy=entropy(draw.logit_q).sum(-1).mean(),

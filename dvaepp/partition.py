@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 import reference.boltzmann
-from dvaepp import tempering
+from dvaepp import bridge, tempering
+from dvaepp.backend import TORCH
 from dvaepp.boltzmann import RBM
+from dvaepp.randomness import generator
 from reference.partition import Bracket, Estimate, estimate
 from reference.vocabulary import RBM as ReferenceRBM
 
@@ -44,20 +46,26 @@ class Base:
 
 
 @torch.no_grad()
-def anneal(rbm: RBM, base: Base, inv_temps: Tensor, n_chains: int, generator: torch.Generator) -> Tensor:
+def anneal(rbm: RBM, base: Base, inv_temps: Tensor, n_chains: int, seed: int, backend: str = TORCH) -> Tensor:
     """Log-weights (n_chains,) whose exponentials average to Z; see ``reference.partition.anneal``."""
-    u = torch.rand((n_chains, rbm.n1), generator=generator, device=rbm.W.device, dtype=rbm.W.dtype)
+    if backend != TORCH:
+        return bridge.ais(rbm.detached, (base.a1, base.a2), inv_temps, n_chains, seed, backend)
+    noise = generator(rbm.W.device, seed, "annealing")
+    u = torch.rand((n_chains, rbm.n1), generator=noise, device=rbm.W.device, dtype=rbm.W.dtype)
     z1 = u.lt_(torch.sigmoid(base.a1))
-    return base.log_partition + _walk(rbm, base, inv_temps, z1, generator)
+    return base.log_partition + _walk(rbm, base, inv_temps, z1, noise)
 
 
 @torch.no_grad()
-def anneal_reverse(rbm: RBM, base: Base, inv_temps: Tensor, z1: Tensor, generator: torch.Generator) -> Tensor:
+def anneal_reverse(rbm: RBM, base: Base, inv_temps: Tensor, z1: Tensor, seed: int, backend: str = TORCH) -> Tensor:
     """Log-weights (B,) whose exponentials average to 1/Z, from samples; see ``reference.partition.anneal_reverse``."""
-    return _walk(rbm, base, inv_temps.flip(0), z1, generator) - base.log_partition
+    if backend != TORCH:
+        return bridge.reverse_ais(rbm.detached, (base.a1, base.a2), inv_temps, z1, seed, backend)
+    noise = generator(rbm.W.device, seed, "reverse annealing")
+    return _walk(rbm, base, inv_temps.flip(0), z1, noise) - base.log_partition
 
 
-def _walk(rbm: RBM, base: Base, path: Tensor, z1: Tensor, generator: torch.Generator) -> Tensor:
+def _walk(rbm: RBM, base: Base, path: Tensor, z1: Tensor, noise: torch.Generator) -> Tensor:
     """Sum of the log-ratios of successive machines along the path, one sweep between; see ``reference.partition``."""
     log_weight = torch.zeros(len(z1), dtype=torch.float64, device=z1.device)
     a1, a2, W = rbm.a1, rbm.a2, rbm.W
@@ -70,10 +78,10 @@ def _walk(rbm: RBM, base: Base, path: Tensor, z1: Tensor, generator: torch.Gener
         log_weight += (softplus(logits2, threshold=40) - softplus(before, threshold=40)).sum(1, dtype=torch.float64)
         log_weight += (z1 @ ((there - here) * (a1 - base.a1))).double()
         if k < len(steps) - 1:
-            u2 = torch.rand(logits2.shape, generator=generator, device=z1.device, dtype=z1.dtype)
+            u2 = torch.rand(logits2.shape, generator=noise, device=z1.device, dtype=z1.dtype)
             z2 = u2.lt_(logits2.sigmoid_())
             logits1 = torch.addmm(torch.lerp(base.a1, a1, there), z2, W.t(), alpha=there)
-            u1 = torch.rand(logits1.shape, generator=generator, device=z1.device, dtype=z1.dtype)
+            u1 = torch.rand(logits1.shape, generator=noise, device=z1.device, dtype=z1.dtype)
             z1 = u1.lt_(logits1.sigmoid_())
             z1_w = z1 @ W
     return log_weight
@@ -88,13 +96,15 @@ def exact(rbm: RBM) -> Estimate | None:
     return Estimate(log_partition=value, standard_error=0.0, effective_sample_size=1.0, n_chains=1)
 
 
-def forward_estimate(rbm: RBM, base: Base, n_temperatures: int, n_chains: int, generator: torch.Generator) -> Estimate:
+def forward_estimate(
+    rbm: RBM, base: Base, n_temperatures: int, n_chains: int, seed: int, backend: str = TORCH
+) -> Estimate:
     """log Z by enumeration or by forward annealing over evenly spaced temperatures; errs low on average."""
     enumerated = exact(rbm)
     if enumerated is not None:
         return enumerated
     inv_temps = torch.linspace(0, 1, n_temperatures + 1, dtype=torch.float64)
-    return estimate(anneal(rbm, base, inv_temps, n_chains, generator).cpu().numpy(), sign=1)
+    return estimate(anneal(rbm, base, inv_temps, n_chains, seed, backend).cpu().numpy(), sign=1)
 
 
 def bracket(
@@ -102,9 +112,10 @@ def bracket(
     base: Base,
     n_temperatures: int,
     n_chains: int,
-    generator: torch.Generator,
+    seed: int,
     n_replicas: int = tempering.N_REPLICAS,
     n_rounds: int = tempering.N_ROUNDS,
+    backend: str = TORCH,
 ) -> Bracket:
     """log Z from below and from above; see ``reference.partition.bracket``. Enumerated machines have no width.
 
@@ -116,11 +127,11 @@ def bracket(
     enumerated = exact(rbm)
     if enumerated is not None:
         return Bracket(enumerated, enumerated)
-    lower = forward_estimate(rbm, base, n_temperatures, n_chains, generator)
+    lower = forward_estimate(rbm, base, n_temperatures, n_chains, seed, backend)
     n_tempered = max(2, -(-n_chains // _SNAPSHOTS))
     ladder = tempering.ladder(n_replicas)
-    samples = tempering.run(rbm, ladder, n_tempered, n_rounds, generator, n_snapshots=_SNAPSHOTS)
+    samples = tempering.run(rbm, ladder, n_tempered, n_rounds, seed, n_snapshots=_SNAPSHOTS, backend=backend)
     inv_temps = torch.linspace(0, 1, n_temperatures + 1, dtype=torch.float64)
-    weights = anneal_reverse(rbm, base, inv_temps, samples.z1, generator).view(_SNAPSHOTS, n_tempered)
+    weights = anneal_reverse(rbm, base, inv_temps, samples.z1, seed, backend).view(_SNAPSHOTS, n_tempered)
     by_chain = torch.logsumexp(weights, 0) - math.log(_SNAPSHOTS)
     return Bracket(lower, estimate(by_chain.cpu().numpy(), sign=-1))

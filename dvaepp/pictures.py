@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dvaepp.atomic import temporary
+from dvaepp.boltzmann import RBM
 from dvaepp.bound import ACTIVE, posterior_means
 from dvaepp.data.batches import to_device
 from dvaepp.data.dataset import Dataset
 from dvaepp.gibbs import PersistentChains
 from dvaepp.models.feedforward import DiscreteVAE
+from dvaepp.randomness import generator, named_seed
 from dvaepp.run_folder import RunFolder
 from dvaepp.tempering import N_ROUNDS, ladder
 from dvaepp.tempering import run as temper
@@ -26,32 +28,26 @@ matplotlib.use("Agg")
 
 
 @torch.no_grad()
-def prior_latents(model: DiscreteVAE, count: int, sweeps: int, noise: torch.Generator) -> Tensor:
-    """Samples of the prior, (count, N) in {0, 1}: independent chains by parallel tempering, then Gibbs sweeps."""
-    start = temper(model.prior, ladder(), count, N_ROUNDS, noise)
-    return _gibbs(model, torch.cat([start.z1, start.z2], dim=1), sweeps, noise)
-
-
-def _gibbs(model: DiscreteVAE, z: Tensor, sweeps: int, noise: torch.Generator) -> Tensor:
-    n1 = model.prior.n1
-    chains = PersistentChains(len(z), n1, model.prior.n2).to(z.device)
-    chains.z1.copy_(z[:, :n1])
-    chains.z2.copy_(z[:, n1:])
-    chains.run(model.prior, sweeps, noise)
-    return torch.cat([chains.z1, chains.z2], dim=1)
+def prior_chains(prior: RBM, count: int, seed: int, backend: str) -> PersistentChains:
+    """Independent chains that are samples of the prior, by parallel tempering; Gibbs sweeps carry them on."""
+    start = temper(prior, ladder(), count, N_ROUNDS, seed, backend=backend)
+    chains = PersistentChains(count, prior.n1, prior.n2, seed).to(start.z1)
+    chains.z1.copy_(start.z1)
+    chains.z2.copy_(start.z2)
+    return chains
 
 
 @torch.no_grad()
-def prior_samples(model: DiscreteVAE, rows: int, columns: int, sweeps: int, noise: torch.Generator) -> Tensor:
+def prior_samples(model: DiscreteVAE, rows: int, columns: int, sweeps: int, seed: int, backend: str) -> Tensor:
     """Mean images decoded from Gibbs chains of the prior: (rows, columns, D) in [0, 1].
 
     Every row is one chain; its columns are ``sweeps`` Gibbs sweeps apart.
     """
-    z = prior_latents(model, rows, 0, noise)
-    images = [torch.sigmoid(model.decode(z))]
-    for _ in range(columns - 1):
-        z = _gibbs(model, z, sweeps, noise)
-        images.append(torch.sigmoid(model.decode(z)))
+    chains = prior_chains(model.prior, rows, seed, backend)
+    images = []
+    for column in range(columns):
+        chains.run(model.prior, sweeps if column else 0, backend)
+        images.append(torch.sigmoid(model.decode(chains.states())))
     return torch.stack(images, dim=1)
 
 
@@ -171,13 +167,13 @@ def save_active_units(
 
 
 def save_all(
-    run: RunFolder, model: DiscreteVAE, dataset: Dataset, binarisation_seed: int, noise: torch.Generator
+    run: RunFolder, model: DiscreteVAE, dataset: Dataset, binarisation_seed: int, seed: int, backend: str
 ) -> list[Path]:
     """Draw every picture of a finished run into its folder and return their paths."""
-    folder = run.path
+    folder, noise = run.path, generator(model.train_mean.device, seed, "pictures")
     names = ("samples", "reconstructions", "learning_curves", "prior", "active_units")
     paths = {name: folder / f"{name}.png" for name in names}
-    images = prior_samples(model, 8, 12, 100, noise)
+    images = prior_samples(model, 8, 12, 100, named_seed(seed, "pictures of the prior"), backend)
     title = "samples: each row one Gibbs chain of the prior, 100 sweeps between columns, decoded"
     save_grid(paths["samples"], images, dataset.image_shape, title)
     save_reconstructions(paths["reconstructions"], model, dataset, binarisation_seed, noise)

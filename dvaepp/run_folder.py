@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import platform
@@ -33,6 +34,8 @@ from dvaepp.command import device_name
 from dvaepp.config import Config
 from dvaepp.errors import ConfigError, RunError
 
+#: What a backend is compiled by, for the record.
+_COMPILERS = {"numba_cpu": "numba", "numba_cuda": "numba", "cupy_raw": "cupy"}
 _LIBRARIES = ("torch", "numpy", "scipy", "safetensors", "tyro", "rich", "matplotlib", "tensorboard")
 
 
@@ -48,7 +51,9 @@ class RunFolder:
         self._config = path / "config.json"
 
     @classmethod
-    def create(cls, path: Path, config: Config, device: torch.device, fill: Callable[[RunFolder], None]) -> RunFolder:
+    def create(
+        cls, path: Path, config: Config, device: torch.device, backend: str, fill: Callable[[RunFolder], None]
+    ) -> RunFolder:
         """Begin a run in a folder that does not exist yet; ``fill`` writes its first checkpoint.
 
         The folder is made under a temporary name and renamed when it is complete: a run that exists can be resumed.
@@ -62,7 +67,7 @@ class RunFolder:
             part.mkdir(parents=True)
             run = cls(part)
             write_text(run._config, json.dumps(config.to_dict(), indent=2) + "\n")
-            write_text(part / "environment.json", json.dumps(_environment(device), indent=2) + "\n")
+            write_text(part / "environment.json", json.dumps(_environment(device, backend), indent=2) + "\n")
             fill(run)
             part.rename(path)
         except OSError as error:
@@ -142,17 +147,23 @@ class RunFolder:
         return path
 
 
-def _environment(device: torch.device) -> dict[str, Any]:
+def _environment(device: torch.device, backend: str) -> dict[str, Any]:
     return {
         "command": sys.argv,
         "dvaepp": __version__,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device_name(device),
+        "backend": backend,
         "threads": torch.get_num_threads(),
         "git_revision": _git_revision(),
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {name: version(name) for name in _LIBRARIES} | _version_of(backend),
     }
+
+
+def _version_of(backend: str) -> dict[str, str]:
+    name = _COMPILERS.get(backend)
+    return {} if name is None else {name: importlib.import_module(name).__version__}
 
 
 def _git_revision() -> str | None:

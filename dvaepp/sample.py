@@ -17,12 +17,14 @@ import torch
 import tyro
 
 from dvaepp.atomic import temporary
+from dvaepp.backend import AUTO, choose
 from dvaepp.command import choose_device, console, parse, run
 from dvaepp.errors import ConfigError
 from dvaepp.evaluate import load_data
-from dvaepp.pictures import prior_latents, save_grid
+from dvaepp.pictures import prior_chains, save_grid
+from dvaepp.randomness import generator, named_seed
 from dvaepp.run_folder import RunFolder
-from dvaepp.trainer import generator, load_best
+from dvaepp.trainer import load_best
 
 PROG = "sample"
 
@@ -45,6 +47,8 @@ class Command:
     """Seed of the samples."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    backend: str = AUTO
+    """Who samples the prior: torch, numba_cpu, numba_cuda, cupy_raw or numpy_oracle; auto is the fastest that runs."""
     data: str | None = None
     """Where your own images lie now, if not where training found them."""
     data_dir: str | None = None
@@ -72,12 +76,16 @@ def main(arguments: Sequence[str]) -> int:
             raise ConfigError(f"{file} exists; choose another --out")
     config = folder.config()
     device = choose_device(command.device)
+    backend = choose(command.backend, device)
     dataset = load_data(config, command.data, command.data_dir)
     model, _ = load_best(folder, config, dataset, device)
     noise = generator(device, command.seed, "samples")
     out = console()
+    out.print(str(backend))
     with out.status("sampling the prior ..."), torch.no_grad():
-        z = prior_latents(model, command.rows, command.sweeps, noise)
+        chains = prior_chains(model.prior, command.rows, named_seed(command.seed, "prior samples"), backend.name)
+        chains.run(model.prior, command.sweeps, backend.name)
+        z = chains.states()
         means = torch.sigmoid(model.decode(z))
         draws = means[:, None].expand(-1, command.columns - 1, -1)
         draws = (torch.rand(draws.shape, generator=noise, device=device) < draws).float()

@@ -3,7 +3,7 @@
 The inverse CDF carries its derivatives itself (automatic differentiation of a quadratic's root divides by quantities
 that vanish). It is evaluated in float64 and rounded once, which makes float32 results exact to their last digit at
 little cost: a batch has some 10^4 latent units, and the branches that only the last digits of a float64 result need are
-left out. Double differentiation is refused.
+left out. Double differentiation is refused. A backend of ``accelerated`` computes the same faster, by ``bridge``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dvaepp import bridge
+from dvaepp.backend import TORCH
 from dvaepp.errors import ConfigError
 
 _FLAT = 1e-6  # see ``reference.smoothing.exponential``
@@ -25,11 +27,13 @@ class OverlappingExponential:
     """Two overlapping exponentials on [0, 1]; see ``reference.smoothing.OverlappingExponential``.
 
     Shapes   beta a number, or a tensor that broadcasts with the other arguments (then it may require a gradient).
+             Backends other than torch take one beta for all arguments.
     Raises   ConfigError for a number that is not positive and finite. Tensors are not looked into: that would wait for
              the device at every call.
     """
 
     beta: float | Tensor
+    backend: str = TORCH
 
     def __post_init__(self) -> None:
         if not isinstance(self.beta, Tensor) and not 0 < self.beta < float("inf"):
@@ -45,7 +49,11 @@ class OverlappingExponential:
         See ``reference.smoothing.OverlappingExponential.inverse_cdf`` and ``.inverse_cdf_with_derivatives``.
         Shapes   rho and logit_q broadcast, on one device; float32 or float64. NaN in gives NaN out.
         """
-        return _InverseCDF.apply(rho, logit_q, self.beta)
+        if self.backend == TORCH:
+            return _InverseCDF.apply(rho, logit_q, self.beta)
+        dtype = torch.promote_types(rho.dtype, logit_q.dtype)
+        rho, logit_q = torch.broadcast_tensors(rho.to(dtype), logit_q.to(dtype))
+        return bridge.inverse_cdf("exponential", rho, logit_q, self.beta, self.backend)
 
 
 def nu(smoothing: OverlappingExponential, zeta: Tensor, logit_q: Tensor) -> Tensor:

@@ -7,8 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dvaepp import bridge
+from dvaepp.backend import TORCH
 from dvaepp.boltzmann import RBM
+from dvaepp.bridge import Replicas
 from dvaepp.gibbs import sweep
+from dvaepp.randomness import AddressedUniforms
 
 #: Replicas and rounds that suffice for the priors of Table 2.
 N_REPLICAS = 12
@@ -52,9 +56,10 @@ def run(
     inv_temps: Tensor,
     n_chains: int,
     n_rounds: int,
-    generator: torch.Generator,
+    seed: int,
     n_snapshots: int = 1,
     spacing: int = 25,
+    backend: str = TORCH,
 ) -> Tempered:
     """Rounds of one sweep of every replica and one exchange of neighbours; see ``reference.tempering.run``.
 
@@ -62,34 +67,49 @@ def run(
 
     Shapes   inv_temps (R,) rising to 1 -> z1 (S C, N1), z2 (S C, N2), swap_rates (R - 1,)
     """
-    n_rounds_in_all = n_rounds + (n_snapshots - 1) * spacing
-    device, dtype = rbm.W.device, rbm.W.dtype
-    n_replicas = len(inv_temps)
+    first_round, z1 = 0, None
+    n_accepted = torch.zeros(len(inv_temps) - 1, dtype=torch.int64, device=rbm.W.device)
+    snapshots: list[tuple[Tensor, Tensor]] = []
+    for n in (n_rounds, *[spacing] * (n_snapshots - 1)):
+        if backend == TORCH:
+            replicas = _rounds(rbm, inv_temps, n_chains, n, seed, first_round, z1)
+        else:
+            replicas = bridge.tempering(rbm.detached, inv_temps, n_chains, n, seed, first_round, z1, backend)
+        first_round, z1 = first_round + n, replicas.z1
+        n_accepted += replicas.n_accepted
+        snapshots.append((replicas.z1[-n_chains:], replicas.z2[-n_chains:]))
+    n_tried = [(first_round + 1 - pair % 2) // 2 * n_chains for pair in range(len(inv_temps) - 1)]
+    return Tempered(
+        torch.cat([first for first, _ in snapshots]),
+        torch.cat([second for _, second in snapshots]),
+        n_accepted / torch.tensor(n_tried, device=rbm.W.device),
+    )
+
+
+def _rounds(
+    rbm: RBM, inv_temps: Tensor, n_chains: int, n_rounds: int, seed: int, first_round: int, z1: Tensor | None
+) -> Replicas:
+    """Rounds of all replicas from z1, or from coins, by torch; twin of ``reference.tempering.replica_rounds``.
+
+    The numbers of a round are torch's own, addressed by (seed, round): see ``AddressedUniforms``.
+    """
+    device, dtype, n_replicas = rbm.W.device, rbm.W.dtype, len(inv_temps)
     inv_temps = inv_temps.to(device, dtype)
     row_inv_temp = inv_temps.repeat_interleave(n_chains)[:, None]
     rows = n_replicas * n_chains
     chain = torch.arange(n_chains, device=device)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=device, dtype=dtype)
-
-    z1, z2 = uniform(rows, rbm.n1).lt_(0.5), torch.zeros(rows, rbm.n2, device=device, dtype=dtype)
-    accepted = torch.zeros(n_replicas - 1, device=device)
     replica = torch.arange(n_replicas, device=device)[:, None]
-    snapshots: list[tuple[Tensor, Tensor]] = []
-    for round_ in range(n_rounds_in_all):
-        z1, z2 = sweep(rbm, z1, uniform(rows, rbm.n2), uniform(rows, rbm.n1), row_inv_temp)
+    if z1 is None:
+        z1 = AddressedUniforms(device, dtype, seed, "tempering from").at(0).draw(rows, rbm.n1).lt_(0.5)
+    z2 = torch.zeros(rows, rbm.n2, device=device, dtype=dtype)
+    n_accepted = torch.zeros(n_replicas - 1, device=device, dtype=torch.int64)
+    numbers = AddressedUniforms(device, dtype, seed, "tempering")
+    for round_ in range(first_round, first_round + n_rounds):
+        numbers.at(round_)
+        z1, z2 = sweep(rbm, z1, numbers.draw(rows, rbm.n2), numbers.draw(rows, rbm.n1), row_inv_temp)
         energies = rbm.energy(z1, z2).view(n_replicas, n_chains)
-        permutation = swap(energies, inv_temps, uniform(n_replicas - 1, n_chains), round_ % 2)
+        permutation = swap(energies, inv_temps, numbers.draw(n_replicas - 1, n_chains), round_ % 2)
         index = (permutation * n_chains + chain).reshape(-1)
         z1, z2 = z1[index], z2[index]
-        accepted += (permutation > replica)[:-1].sum(1)
-        since = round_ + 1 - n_rounds
-        if since >= 0 and since % spacing == 0:
-            snapshots.append((z1[-n_chains:], z2[-n_chains:]))
-    tried = [(n_rounds_in_all + 1 - pair % 2) // 2 * n_chains for pair in range(n_replicas - 1)]
-    return Tempered(
-        torch.cat([first for first, _ in snapshots]),
-        torch.cat([second for _, second in snapshots]),
-        accepted / torch.tensor(tried, device=device),
-    )
+        n_accepted += (permutation > replica)[:-1].sum(1)
+    return Replicas(z1, z2, n_accepted)

@@ -19,6 +19,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from dvaepp.backend import AUTO, TORCH, Choice, choose, choose_again
 from dvaepp.checkpoint import load
 from dvaepp.command import INTERRUPTED, choose_device, console, device_name, parse, run
 from dvaepp.config import PRESETS, Config, preset, scaled_intervals
@@ -26,7 +27,7 @@ from dvaepp.data import Dataset, names
 from dvaepp.errors import ConfigError, NonFiniteError, RunError
 from dvaepp.evaluate import evaluate, load_data, print_result, progress_bar, record_name
 from dvaepp.run_folder import RunFolder
-from dvaepp.trainer import WHEREABOUTS, Trainer, generator, load_best
+from dvaepp.trainer import WHEREABOUTS, Trainer, load_best
 
 PROG = "train"
 _DEFAULT_PRESET = "digits"
@@ -49,6 +50,9 @@ class Command:
     """Go on with the run in this folder, exactly where its checkpoint stands."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto is CUDA where there is a device and, with --resume, what the run was on."""
+    backend: str = AUTO
+    """Who samples the prior and smooths: torch, numba_cpu, numba_cuda, cupy_raw or numpy_oracle; auto is the fastest
+    that can run and, with --resume, what the run was on."""
     config: tyro.conf.OmitArgPrefixes[Config] = field(default_factory=Config)
 
 
@@ -61,13 +65,14 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if command.resume is None:
         device = choose_device(command.device)
+        backend = choose(command.backend, device)
         config = _resolved(scaled_intervals(command.config, preset(command.preset)))
         dataset = load_data(config)
-        trainer = Trainer(config, dataset, device)
+        trainer = Trainer(config, dataset, device, backend.name)
         path = command.out or Path("runs") / f"{command.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-        folder = RunFolder.create(path, config, device, fill=trainer.save)
+        folder = RunFolder.create(path, config, device, backend.name, fill=trainer.save)
         with folder.locked():
-            return _go_on(trainer, folder, dataset, out)
+            return _go_on(trainer, folder, dataset, backend, out)
     folder = RunFolder.open(command.resume)
     with folder.locked():
         tensors, facts = load(folder.checkpoint)
@@ -75,21 +80,29 @@ def main(arguments: Sequence[str]) -> int:
         device = choose_device(before if command.device == "auto" else command.device)
         if device.type != before:
             out.print(f"the run was on {before}; on {device.type} it goes on with other random numbers")
+        used = facts.get("backend")
+        backend = choose_again(command.backend, used or AUTO, device)
+        if used is None:
+            out.print("the checkpoint is of an earlier version: its chains go on with other random numbers")
+        elif used != backend.name:
+            numbers = "other random numbers" if TORCH in (used, backend.name) else "the same random numbers"
+            out.print(f"the run used the backend {used}; with {backend.name} its chains go on with {numbers}")
         config = _resolved(command.config)
         dataset = load_data(config)
-        trainer = Trainer(config, dataset, device)
+        trainer = Trainer(config, dataset, device, backend.name)
         trainer.restore(folder, tensors, facts)
         folder.rewind_metrics(trainer.step)
-        return _go_on(trainer, folder, dataset, out)
+        return _go_on(trainer, folder, dataset, backend, out)
 
 
-def _go_on(trainer: Trainer, folder: RunFolder, dataset: Dataset, out: Console) -> int:
+def _go_on(trainer: Trainer, folder: RunFolder, dataset: Dataset, backend: Choice, out: Console) -> int:
     """Train what is left to train, test, draw; returns the exit code."""
     out.print(f"{dataset.name}: {dataset.provenance}")
     out.print(
         f"{len(dataset.train)} training, {len(dataset.valid)} validation, {len(dataset.test)} test images; "
-        f"{device_name(trainer.device)}; Gibbs by torch; run folder {folder.path}"
+        f"{device_name(trainer.device)}; run folder {folder.path}"
     )
+    out.print(str(backend))
     try:
         done = trainer.finished or _train(trainer, folder, out)
     except BrokenPipeError:  # of our own output: see command.run
@@ -261,7 +274,7 @@ def _finish(trainer: Trainer, folder: RunFolder, dataset: Dataset, out: Console)
 
     config, device = trainer.config, trainer.device
     model, best = load_best(folder, config, dataset, device)
-    record = evaluate(model, dataset, config, device, out, config.seed)
+    record = evaluate(model, dataset, config, device, out, config.seed, trainer.backend)
     record["weights_of_step"] = best["step"]
     folder.write_record(record_name(config, config.seed), record)
     print_result(record, out)
@@ -270,8 +283,8 @@ def _finish(trainer: Trainer, folder: RunFolder, dataset: Dataset, out: Console)
         f"trained {trainer.seconds:.0f} s, tested {record['seconds']:.0f} s on {device_name(device)}"
     )
     with out.status("pictures ..."):
-        noise = generator(device, config.seed, "pictures")
-        drawn = pictures.save_all(folder, model, dataset, config.data.binarisation_seed, noise)
+        binarisation_seed = config.data.binarisation_seed
+        drawn = pictures.save_all(folder, model, dataset, binarisation_seed, config.seed, trainer.backend)
     out.print(f"pictures in {folder.path}: {', '.join(path.name for path in drawn)}")
     return 0
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dvaepp import objective
+from dvaepp.backend import TORCH
 from dvaepp.bound import likelihood_of_all, posterior_base
 from dvaepp.checkpoint import load, load_into, load_optimiser, optimiser_tensors, save
 from dvaepp.config import Config
@@ -20,8 +21,10 @@ from dvaepp.errors import ConfigError, NonFiniteError, RunError
 from dvaepp.gibbs import PersistentChains
 from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.partition import Base, forward_estimate
+from dvaepp.randomness import generator, named_seed
 from dvaepp.run_folder import RunFolder
 from dvaepp.smoothing import OverlappingExponential
+from reference.vocabulary import DomainError
 
 _TERMS = tuple(field.name for field in fields(objective.Terms))
 
@@ -48,8 +51,8 @@ class Validation:
 class Trainer:
     """A model being trained; all its state is in ``save`` and ``restore``."""
 
-    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
-        self.config, self.device = config, device
+    def __init__(self, config: Config, dataset: Dataset, device: torch.device, backend: str = TORCH) -> None:
+        self.config, self.device, self.backend = config, device, backend
         self.data_digest = dataset.digest
         batch_size, n_images = config.optimisation.batch_size, len(dataset.train)
         if batch_size > n_images:
@@ -60,10 +63,10 @@ class Trainer:
         self.model.initialise(self.images.mean())
         self.generator = generator(device, config.seed, "training")
         n_side = config.model.latents // 2
-        self.chains = PersistentChains(config.prior.chains, n_side, n_side).to(device)
-        self.chains.reset(self.generator)
+        chains_seed = named_seed(config.seed, "chains")
+        self.chains = PersistentChains(config.prior.chains, n_side, n_side, chains_seed).to(device)
         self.optimiser = _adam(self.model, config)
-        self.smoothing = OverlappingExponential(config.model.beta)
+        self.smoothing = OverlappingExponential(config.model.beta, backend)
         self.step = 0
         self.seconds = 0.0
         self.best: dict[str, Any] | None = None
@@ -86,8 +89,11 @@ class Trainer:
             group["lr"] = optimisation.learning_rate_at(self.step)
         x = self.images.batch(self.step, optimisation.batch_size, self.generator)
         rho = torch.rand((len(x), self.model.n_latents), generator=self.generator, device=self.device)
-        self.chains.run(prior, self.config.prior.sweeps, self.generator)
-        terms = objective.terms(self.model, x, rho, self.smoothing, self.chains.z1, self.chains.z2)
+        try:
+            self.chains.run(prior, self.config.prior.sweeps, self.backend)
+            terms = objective.terms(self.model, x, rho, self.smoothing, self.chains.z1, self.chains.z2)
+        except DomainError as error:  # from a backend that looks at what it is given: the last update was too large
+            raise NonFiniteError(f"the model became NaN or infinite at iteration {self.step + 1}: {error}") from error
         with torch.no_grad():
             values = torch.stack(list(terms.named().values())).double()
             bad = ~values.isfinite() & (self._first_bad < 0)
@@ -122,13 +128,14 @@ class Trainer:
         the prior's entropy taken at the end. E_p[E] is the mean over the persistent chains.
         """
         self.check_finite()
+        self._check_weights()
         means = dict(zip(_TERMS, (self._sums / max(1, self._count)).tolist(), strict=True))
         self._sums.zero_()
         self._count = 0
         prior, chains = self.model.prior, self.chains
         base = Base.fitted(torch.cat([chains.z1.mean(0), chains.z2.mean(0)]), prior.n1)
-        noise = generator(self.device, self.config.seed, f"log Z at {self.step}")
-        log_z = forward_estimate(prior, base, *_QUICK, noise).log_partition
+        seed = named_seed(self.config.seed, f"log Z at {self.step}")
+        log_z = forward_estimate(prior, base, *_QUICK, seed, self.backend).log_partition
         with torch.no_grad():
             prior_entropy = log_z - float(objective.log_partition_surrogate(prior, chains.z1, chains.z2))
         surrogate = means.pop("log_partition_surrogate")
@@ -148,7 +155,8 @@ class Trainer:
         self.model.eval()
         prior = self.model.prior
         base = posterior_base(self.model, self.valid, noise)
-        log_z = forward_estimate(prior, base, *_VALIDATION, noise)
+        seed = named_seed(self.config.seed, "log Z in validation")
+        log_z = forward_estimate(prior, base, *_VALIDATION, seed, self.backend)
         result = likelihood_of_all(self.model, self.valid, self.config.evaluation.valid_importance, noise)
         self.model.train()
         elbo = float(result.log_weight.mean()) - log_z.log_partition
@@ -186,6 +194,7 @@ class Trainer:
             "seconds": self.seconds,
             "best": self.best,
             "device": self.device.type,
+            "backend": self.backend,
             "config": self.config.to_dict(),
             "data_digest": self.data_digest,
         }
@@ -198,7 +207,9 @@ class Trainer:
         """
         _check_same(run, self.config, self.data_digest, facts)
         load_into(self.model, tensors, "model.", run.checkpoint)
-        load_into(self.chains, tensors, "chains.", run.checkpoint)
+        # Checkpoints from before backends have chains, but not their step: any will do that has not been used.
+        sweeps_done = torch.tensor(facts["step"] * self.config.prior.sweeps)
+        load_into(self.chains, {"chains.step": sweeps_done, **tensors}, "chains.", run.checkpoint)
         load_optimiser(self.optimiser, tensors, "optimiser.")
         if facts["device"] == self.device.type:  # a CPU's generator state means nothing to a GPU's, and vice versa
             self.generator.set_state(tensors["generator"])
@@ -251,18 +262,8 @@ def _check_same(run: RunFolder, config: Config, data_digest: str, facts: Mapping
 def build_model(config: Config, n_pixels: int) -> DiscreteVAE:
     """The configured model with its initial weights, which depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_words(config.seed, "weights"))
+        torch.manual_seed(named_seed(config.seed, "weights"))
         return DiscreteVAE(n_pixels, config.model.latents, config.model.groups, config.model.hidden_sizes)
-
-
-def generator(device: torch.device, seed: int, purpose: str) -> torch.Generator:
-    """A generator on the device whose stream is named by the run's seed and what it is for."""
-    return torch.Generator(device).manual_seed(_words(seed, purpose))
-
-
-def _words(seed: int, purpose: str) -> int:
-    sequence = np.random.SeedSequence([seed, *purpose.encode()])
-    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _adam(model: DiscreteVAE, config: Config) -> torch.optim.Optimizer:

@@ -20,12 +20,15 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 import dvaepp.command as entry
+from dvaepp import backend
 from dvaepp import evaluate as evaluate_command
 from dvaepp import sample as sample_command
 from dvaepp import train as train_command
-from dvaepp.checkpoint import load
+from dvaepp.backend import choose
+from dvaepp.checkpoint import load, save
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,8 +157,6 @@ def test_training_learns(finished: Path) -> None:
 
 def test_the_reported_likelihood_is_the_exact_one(finished: Path) -> None:
     """12 latents can be enumerated: log p(x) = log sum_z p(z) p(x|z) by NumPy is what the record must say."""
-    import torch
-
     from dvaepp.evaluate import load_data
     from dvaepp.run_folder import RunFolder
     from dvaepp.trainer import load_best
@@ -227,7 +228,7 @@ def start(run: Path, images: Path) -> subprocess.Popen[str]:
 
 def wait_for_rows(run: Path, count: int, process: subprocess.Popen[str]) -> None:
     """Until the run has written that many rows of metrics (it is then somewhere in the middle)."""
-    for _ in range(20_000):
+    for _ in range(100_000):  # minutes: the first process to come here compiles
         if (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n") >= count:
             return
         assert process.poll() is None, process.communicate()
@@ -310,6 +311,127 @@ def test_resume_of_a_finished_run_tests_it_again(finished: Path) -> None:
     before = metrics(finished), evaluation(finished)
     assert train("--resume", finished).returncode == 0
     assert (metrics(finished), evaluation(finished)) == before
+
+
+# ---- backends ------------------------------------------------
+
+
+def test_a_run_says_and_records_which_backend_it_uses(
+    finished: Path, tmp_path: Path, here: Here, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = str(choose("auto", torch.device("cpu")))
+    name = line.split()[1]
+    assert json.loads((finished / "environment.json").read_text())["backend"] == name
+    assert evaluation(finished)["backend"] == name
+    assert load(finished / "checkpoint.safetensors")[1]["backend"] == name
+    run = tmp_path / "copy"
+    shutil.copytree(finished, run)
+    for module, arguments in ((evaluate_command, [run]), (sample_command, [run, "--rows", 2, "--sweeps", 1])):
+        result = here(module, *arguments, "--device", "cpu")
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.splitlines()[0] == line
+        result = here(module, *arguments, "--device", "cpu", "--backend", "torch")
+        assert result.stdout.splitlines()[0] == "backend: torch"
+    assert evaluation(run)["backend"] == "torch"
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than the runs below."""
+    monkeypatch.setattr("dvaepp.pictures.save_all", lambda *_: [])
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("change", [("torch", "numpy_oracle"), ("numpy_oracle", "torch")])
+def test_a_run_may_go_on_with_another_backend(
+    change: tuple[str, str], tmp_path: Path, images: Path, here: Here
+) -> None:
+    """It says so once, and then keeps to the new one; what it was started with is recorded in environment.json."""
+    before, after = change
+    run = tmp_path / "run"
+    arguments = [*SMALL, "--batch-size", 20, "--data", images, "--iterations", 20]
+    assert here(train_command, *arguments, "--backend", before, "--out", run).returncode == 0
+    assert load(run / "checkpoint.safetensors")[1]["backend"] == before
+    again = here(train_command, "--resume", run)
+    assert "the run used" not in again.stdout
+    assert f"backend: {before}\n" in again.stdout
+    tensors, facts = load(run / "checkpoint.safetensors")
+    save(run / "checkpoint.safetensors", tensors, facts | {"step": 10})  # ten iterations are left to do
+    changed = here(train_command, "--resume", run, "--backend", after)
+    said = f"the run used the backend {before}; with {after} its chains go on with other random numbers"
+    assert said in changed.stdout.replace("\n", " ")
+    assert changed.returncode == 0, changed.stderr
+    assert evaluation(run)["backend"] == load(run / "checkpoint.safetensors")[1]["backend"] == after
+    assert json.loads((run / "environment.json").read_text())["backend"] == before
+
+
+@pytest.fixture
+def fastest() -> str:
+    name = choose("auto", torch.device("cpu")).name
+    if name == "torch":
+        pytest.skip("no accelerated backend runs here")
+    return name
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_training_on_another_accelerated_backend_has_the_same_chains(
+    fastest: str, tmp_path: Path, images: Path
+) -> None:
+    """Ten iterations: gradients differ in their last digits, too little for one of 4,800 uniforms to notice."""
+    chains = {}
+    for name in ("numpy_oracle", fastest):
+        out = tmp_path / name
+        arguments = [*SMALL, "--batch-size", "20", "--data", str(images), "--iterations", "10", "--backend", name]
+        assert train_command.main([*arguments, "--out", str(out)]) == 0
+        chains[name] = load(out / "checkpoint.safetensors")[0]
+    for side in ("chains.z1", "chains.z2", "chains.step"):
+        assert torch.equal(chains["numpy_oracle"][side], chains[fastest][side])
+
+
+def test_samples_of_another_accelerated_backend_are_the_same(fastest: str, finished: Path, tmp_path: Path) -> None:
+    """Parallel tempering of 12 replicas and then Gibbs sweeps: the numbers are Philox's on every backend."""
+    drawn = {}
+    for name in ("numpy_oracle", fastest):
+        arguments = [str(finished), "--rows", "3", "--sweeps", "20", "--out", str(tmp_path / f"{name}.png")]
+        assert sample_command.main([*arguments, "--device", "cpu", "--backend", name]) == 0
+        with np.load(tmp_path / f"{name}.npz") as numbers:
+            drawn[name] = {key: numbers[key] for key in numbers}
+    for key, values in drawn["numpy_oracle"].items():
+        np.testing.assert_array_equal(drawn[fastest][key], values)
+    assert len(np.unique(drawn[fastest]["z"], axis=0)) > 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_checkpoint_from_before_backends_goes_on(finished: Path, tmp_path: Path, here: Here) -> None:
+    run = tmp_path / "old"
+    shutil.copytree(finished, run)
+    tensors, facts = load(run / "checkpoint.safetensors")
+    del tensors["chains.step"], facts["backend"]
+    facts["step"] = 50  # ten iterations are left to do
+    save(run / "checkpoint.safetensors", tensors, facts)
+    result = here(train_command, "--resume", run)
+    assert result.returncode == 0, result.stderr
+    assert "the checkpoint is of an earlier version: its chains go on with other random numbers" in result.stdout
+    tensors, facts = load(run / "checkpoint.safetensors")
+    assert tensors["chains.step"] == 60 * 2
+    assert facts["step"] == 60
+
+
+def test_backends_that_cannot_be_used(finished: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, arguments in (
+        (train_command, [*SMALL, "--out", finished.parent / "never"]),
+        (train_command, ["--resume", finished]),
+        (evaluate_command, [finished]),
+        (sample_command, [finished]),
+    ):
+        refused(here(module, *arguments, "--backend", "numba_cup"), "unknown backend 'numba_cup'", "'numba_cpu'?")
+        monkeypatch.setitem(sys.modules, "accelerated.backends.numba_cpu", None)
+        backend.load.cache_clear()
+        result = here(module, *arguments, "--device", "cpu", "--backend", "numba_cpu")
+        refused(result, "backend 'numba_cpu' cannot run here: ", "use --backend auto")
+        monkeypatch.undo()
+        backend.load.cache_clear()
+    assert not (finished.parent / "never").exists()
 
 
 # ---- bad input: one line, exit code 2, nothing written ------------------------------------------------
@@ -487,9 +609,14 @@ def test_disk_full_later_keeps_the_last_checkpoint(tmp_path: Path, images: Path)
     assert facts["step"] >= 0
 
 
-def test_a_run_that_diverges_says_where_and_keeps_its_checkpoint(tmp_path: Path, images: Path, here: Here) -> None:
+@pytest.mark.parametrize("backend", ["auto", "torch", "numpy_oracle"])
+def test_a_run_that_diverges_says_where_and_keeps_its_checkpoint(
+    backend: str, tmp_path: Path, images: Path, here: Here
+) -> None:
+    """Some backends notice parameters that are not finite before any term of the objective can."""
     run = tmp_path / "run"
-    result = here(train_command, *SMALL, "--data", images, "--batch-size", 20, "--learning-rate", "1e38", "--out", run)
+    arguments = [*SMALL, "--data", images, "--batch-size", 20, "--learning-rate", "1e38", "--backend", backend]
+    result = here(train_command, *arguments, "--out", run)
     refused(result, "became NaN or infinite at iteration", "last good checkpoint", "--learning-rate")
     tensors, facts = load(run / "checkpoint.safetensors")
     assert all(tensor.isfinite().all() for name, tensor in tensors.items() if name.startswith("model."))
@@ -502,5 +629,5 @@ def test_list_and_help() -> None:
     assert "mnist-static-1-nonlinear" in listed.stdout
     helped = train("--help")
     assert helped.returncode == 0
-    for flag in ("--preset", "--resume", "--beta", "--chains", "--data-dir", "--n-importance"):
+    for flag in ("--preset", "--resume", "--backend", "--beta", "--chains", "--data-dir", "--n-importance"):
         assert flag in helped.stdout

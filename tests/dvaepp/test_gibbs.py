@@ -12,6 +12,7 @@ import reference.gibbs
 from dvaepp import gibbs
 from dvaepp.boltzmann import RBM
 from dvaepp.gibbs import PersistentChains, sweep
+from dvaepp.randomness import AddressedUniforms
 from reference.boltzmann import energy, logits_z1, logits_z2
 from reference.philox import STREAM_INIT, STREAM_Z1, STREAM_Z2, uniforms
 from reference.vocabulary import RBM as ReferenceRBM
@@ -102,65 +103,97 @@ def test_a_sweep_reuses_the_uniforms_and_leaves_its_input():
         assert torch.equal(ours, again)
 
 
-def chains_after(module, n_chains, n_sweeps, seed):
-    chains = PersistentChains(n_chains, module.n1, module.n2)
-    generator = torch.Generator().manual_seed(seed)
-    chains.reset(generator)
+BACKENDS = ("torch", "numpy_oracle")
+
+
+def chains_after(module, n_chains, n_sweeps, seed, backend="torch"):
+    chains = PersistentChains(n_chains, module.n1, module.n2, seed).to(module.W.dtype)
     for n in n_sweeps:
-        chains.run(module, n, generator)
+        chains.run(module, n, backend)
     return chains
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("split", [(5, 7), (0, 12), (12, 0), (1,) * 12])
-def test_chains_go_on_where_they_stopped(split):
+def test_chains_go_on_where_they_stopped(split, backend):
     _, module = twins(5, 3, 1.0, 2)
-    whole, parts = chains_after(module, 50, (12,), 3), chains_after(module, 50, split, 3)
-    assert torch.equal(whole.z1, parts.z1)
-    assert torch.equal(whole.z2, parts.z2)
+    whole, parts = chains_after(module, 50, (12,), 3, backend), chains_after(module, 50, split, 3, backend)
+    for name, state in whole.state_dict().items():
+        assert torch.equal(state, parts.state_dict()[name]), name
+    assert whole.step == 12
 
 
-def test_chains_through_a_checkpoint_of_state_and_generator():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_chains_through_a_checkpoint_of_states_and_step(backend):
     _, module = twins(5, 3, 1.0, 2)
-    generator = torch.Generator().manual_seed(4)
-    first = PersistentChains(20, 5, 3)
-    first.reset(generator)
-    first.run(module, 3, generator)
-    assert set(first.state_dict()) == {"z1", "z2"}
+    first = chains_after(module, 20, (3,), 4, backend)
+    assert set(first.state_dict()) == {"z1", "z2", "step"}
     stored = {name: value.clone() for name, value in first.state_dict().items()}
-    stored_generator = generator.get_state()
-    first.run(module, 4, generator)
-    second = PersistentChains(20, 5, 3)
+    first.run(module, 4, backend)
+    second = PersistentChains(20, 5, 3, seed=4)
     second.load_state_dict(stored)
-    second.run(module, 4, torch.Generator().set_state(stored_generator))
-    assert torch.equal(first.z1, second.z1)
-    assert torch.equal(first.z2, second.z2)
+    second.run(module, 4, backend)
+    other = PersistentChains(20, 5, 3, seed=5)
+    other.load_state_dict(stored)
+    other.run(module, 4, backend)
+    assert torch.equal(first.states(), second.states())
+    assert not torch.equal(first.states(), other.states())
 
 
+def test_another_backend_goes_on_with_the_same_chains():
+    """Three sweeps by torch, then four by the oracle: those are the reference's sweeps number 3 to 6."""
+    rbm, module = twins(5, 3, 1.0, 2, torch.float64)
+    chains = chains_after(module, 20, (3,), 4)
+    expected = reference.gibbs.PersistentChains(chains.z1.numpy().copy(), chains.z2.numpy().copy(), seed=4, step=3)
+    expected = expected.run(rbm, 4)
+    chains.run(module, 4, "numpy_oracle")
+    np.testing.assert_array_equal(chains.z1, expected.z1)
+    np.testing.assert_array_equal(chains.z2, expected.z2)
+    assert chains.step == 7
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_states_stay_binary_in_place_and_without_gradient(dtype):
+def test_states_stay_binary_in_place_and_without_gradient(dtype, backend):
     _, module = twins(5, 3, 3.0, 2, dtype)
-    chains = PersistentChains(40, 5, 3).to(dtype)
-    generator = torch.Generator().manual_seed(5)
-    chains.reset(generator)
-    z1, z2 = chains.z1, chains.z2
+    chains = PersistentChains(40, 5, 3, seed=5).to(dtype)
+    z1, z2, step = chains.z1, chains.z2, chains.step
     for _ in range(3):
-        chains.run(module, 2, generator)
+        chains.run(module, 2, backend)
         assert chains.z1 is z1  # the buffers themselves, which a checkpoint and a CUDA graph hold on to
         assert chains.z2 is z2
+        assert chains.step is step
+        assert step.dtype == torch.int64
         for state in (z1, z2):
             assert state.dtype == dtype
             assert ((state == 0) | (state == 1)).all()
             assert not state.requires_grad
 
 
-def test_a_reset_draws_fair_coins():
-    """80,000 coins: the mean leaves 5.5 standard errors with probability 4e-8."""
-    chains = PersistentChains(10_000, 5, 3)
-    chains.reset(torch.Generator().manual_seed(6))
-    coins = torch.cat([chains.z1, chains.z2], dim=1)
-    assert ((coins == 0) | (coins == 1)).all()
-    assert abs(coins.mean().item() - 0.5) < 5.5 * 0.5 / np.sqrt(coins.numel())
-    assert not torch.equal(chains.z1[:, :3], chains.z2)
+def test_chains_start_as_the_references_do():
+    rbm, module = twins(5, 3, 1.0, 2)
+    chains, expected = PersistentChains(100, 5, 3, seed=6), reference.gibbs.PersistentChains.init(rbm, 100, seed=6)
+    np.testing.assert_array_equal(chains.z1, expected.z1)
+    np.testing.assert_array_equal(chains.z2, expected.z2)
+    chains.run(module, 9, "numpy_oracle")
+    expected = expected.run(rbm, 9)
+    np.testing.assert_array_equal(chains.z1, expected.z1)
+    np.testing.assert_array_equal(chains.z2, expected.z2)
+
+
+def test_torchs_numbers_have_an_address():
+    """What a step draws does not depend on the steps before it, and no two steps, seeds or purposes share a draw."""
+
+    def draws(seed, purpose, step):
+        return AddressedUniforms(torch.device("cpu"), torch.float64, seed, purpose).at(step).draw(50).tolist()
+
+    numbers = AddressedUniforms(torch.device("cpu"), torch.float64, 1, "gibbs")
+    in_turn = [numbers.at(step).draw(50).tolist() for step in (0, 1, 2)]
+    assert in_turn == [draws(1, "gibbs", step) for step in (0, 1, 2)]
+    assert numbers.at(1).draw(50).tolist() == in_turn[1]
+    others = [draws(2, "gibbs", 0), draws(1, "tempering", 0), draws(1, "gibbs", 2**31)]
+    everything = [number for several in (*in_turn, *others) for number in several]
+    assert len(set(everything)) == 300
 
 
 def fit_p_value(rbm, z1, z2):
@@ -180,6 +213,7 @@ def test_chains_reach_the_enumerated_distribution():
     rbm, module = twins(3, 3, 0.8, 3)
     chains = chains_after(module, 20_000, (40,), 8)
     assert fit_p_value(rbm, chains.z1, chains.z2) > 1e-7
+    assert chains.step == 40
 
 
 def wrong_temperature(rbm, z1, u2, u1):

@@ -31,10 +31,6 @@ def two_modes():
     return rbm, module
 
 
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def fit_p_value(rbm, z1, z2):
     """P-value of Pearson's chi-square that rows are independent draws; states too rare for it are counted together."""
     n = rbm.n1 + rbm.n2
@@ -81,16 +77,15 @@ def test_swap_by_hand():
 def test_a_run_samples_both_modes_where_gibbs_does_not():
     """Three snapshots of 4,000 independent chains; one with a p-value below 1e-7 has probability 3e-7."""
     rbm, module = two_modes()
-    result = run(module, LADDER, N_CHAINS, N_ROUNDS, generator(1), n_snapshots=3, spacing=10)
+    result = run(module, LADDER, N_CHAINS, N_ROUNDS, 1, n_snapshots=3, spacing=10)
     assert result.z1.shape == result.z2.shape == (3 * N_CHAINS, 4)
     for snapshot in range(3):
         rows = slice(snapshot * N_CHAINS, (snapshot + 1) * N_CHAINS)
         assert fit_p_value(rbm, result.z1[rows], result.z2[rows]) > 1e-7
     assert result.swap_rates.shape == (7,)
     assert ((result.swap_rates > 0.1) & (result.swap_rates < 1)).all()
-    alone = PersistentChains(N_CHAINS, 4, 4)
-    alone.reset(generator(1))
-    alone.run(module, N_ROUNDS, generator(1))
+    alone = PersistentChains(N_CHAINS, 4, 4, seed=1)
+    alone.run(module, N_ROUNDS)
     assert fit_p_value(rbm, alone.z1, alone.z2) < 1e-7
 
 
@@ -106,25 +101,25 @@ def test_a_run_samples_both_modes_where_gibbs_does_not():
 def test_the_same_judge_catches_wrong_swaps(monkeypatch, wrong):
     rbm, module = two_modes()
     monkeypatch.setattr(tempering, "swap", wrong)
-    result = run(module, LADDER, N_CHAINS, N_ROUNDS, generator(1))
+    result = run(module, LADDER, N_CHAINS, N_ROUNDS, 1)
     assert fit_p_value(rbm, result.z1, result.z2) < 1e-7
 
 
 def test_snapshots_are_the_same_run_stopped_later():
     _, module = two_modes()
-    together = run(module, LADDER, 6, 20, generator(2), n_snapshots=4, spacing=5)
+    together = run(module, LADDER, 6, 20, 2, n_snapshots=4, spacing=5)
     assert together.z1.shape == (24, 4)
     for snapshot in range(4):
-        alone = run(module, LADDER, 6, 20 + 5 * snapshot, generator(2))
+        alone = run(module, LADDER, 6, 20 + 5 * snapshot, 2)
         rows = slice(6 * snapshot, 6 * (snapshot + 1))
         assert torch.equal(together.z1[rows], alone.z1)
         assert torch.equal(together.z2[rows], alone.z2)
     torch.testing.assert_close(together.swap_rates, alone.swap_rates, rtol=0, atol=0)
 
 
-def test_a_run_is_a_function_of_its_generator():
+def test_a_run_is_a_function_of_its_seed():
     _, module = two_modes()
-    first, again, other = (run(module, LADDER, 5, 3, generator(seed)) for seed in (3, 3, 4))
+    first, again, other = (run(module, LADDER, 5, 3, seed) for seed in (3, 3, 4))
     assert torch.equal(first.z1, again.z1)
     assert torch.equal(first.z2, again.z2)
     assert not (torch.equal(first.z1, other.z1) and torch.equal(first.z2, other.z2))
@@ -133,7 +128,7 @@ def test_a_run_is_a_function_of_its_generator():
 @pytest.mark.parametrize("n_rounds", [1, 2, 3, 4, 9])
 def test_swap_rates_count_attempts(n_rounds):
     # All energies equal: every exchange is accepted, and a pair that was never tried has no rate.
-    rates = run(RBM(2, 3), LADDER, 5, n_rounds, generator(5)).swap_rates
+    rates = run(RBM(2, 3), LADDER, 5, n_rounds, 5).swap_rates
     assert (rates[::2] == 1).all()
     assert rates[1::2].isnan().all() if n_rounds == 1 else (rates[1::2] == 1).all()
 
@@ -143,9 +138,9 @@ def test_swap_rates_count_attempts(n_rounds):
 def test_swap_rates_lie_in_the_unit_interval(n_replicas, n_rounds, scale, seed):
     module = RBM(3, 2)
     with torch.no_grad():
-        module.W.normal_(0, scale, generator=generator(seed))
+        module.W.normal_(0, scale, generator=torch.Generator().manual_seed(seed))
     ladder = torch.linspace(0, 1, n_replicas) if n_replicas > 1 else torch.ones(1)
-    result = run(module, ladder, 4, n_rounds, generator(seed), n_snapshots=2, spacing=3)
+    result = run(module, ladder, 4, n_rounds, seed, n_snapshots=2, spacing=3)
     assert result.swap_rates.shape == (n_replicas - 1,)
     assert ((result.swap_rates >= 0) & (result.swap_rates <= 1)).all()
     for state in (result.z1, result.z2):
@@ -155,6 +150,6 @@ def test_swap_rates_lie_in_the_unit_interval(n_replicas, n_rounds, scale, seed):
 
 def test_the_runs_precision_is_the_machines():
     _, module = two_modes()
-    result = run(module.double(), LADDER.float(), 4, 3, generator(6))
+    result = run(module.double(), LADDER.float(), 4, 3, 6)
     assert result.z1.dtype == result.z2.dtype == torch.float64
     assert not result.z1.requires_grad
