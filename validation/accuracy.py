@@ -16,19 +16,19 @@ The truth comes from ``validation.truth``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import mpmath
 import numpy as np
-import torch
 from mpmath import mpf
 from numpy.typing import NDArray
 
-import dvaepp.smoothing
 import reference.smoothing
+from accelerated import Backend
+from accelerated.protocol import EXTRAS
 from reference.smoothing import InverseCDF, MixtureSmoothing
 from validation.truth import KINDS, OUTPUTS, MixtureTruth, sigmoid_pair
 
@@ -48,6 +48,16 @@ REFERENCE: dict[str, type[Any]] = {
     "uniform + exponential": reference.smoothing.UniformExponential,
     "binary Concrete": reference.smoothing.BinaryConcrete,
 }
+
+#: The kinds that backends have kernels for (``accelerated.protocol.KINDS``), by the names above.
+BACKEND_KINDS = {
+    "exponential": EXPONENTIAL,
+    "logistic": "overlapping logistic",
+    "spike_exponential": "spike-and-exponential",
+    "power": "power function",
+}
+
+_LONG_ENOUGH = 64
 
 #: Forward operations of (zeta, second argument).
 FORWARD = ("log_r0", "log_r1", "r_cdf0", "r_cdf1", "log_ratio", "log_prob", "cdf", "nu")
@@ -71,33 +81,21 @@ def reference_forward(zeta: Floats, logit_q: Floats, beta: Floats, kind: str) ->
     return outputs
 
 
-def torch_inverse_cdf(rho: Floats, logit_q: Floats, beta: Floats) -> Outputs:
-    """The torch twin with beta a tensor, derivatives by automatic differentiation with upstream gradient 1."""
-    r, logit, b = (torch.tensor(x, requires_grad=True) for x in (rho, logit_q, beta))
-    zeta = dvaepp.smoothing.OverlappingExponential(b).inverse_cdf(r, logit)
-    results = (zeta.detach(), *torch.autograd.grad(zeta, (logit, r, b), torch.ones_like(zeta)))
-    return {name: result.numpy() for name, result in zip(OUTPUTS, results, strict=True)}
+def backend_inverse_cdf(backend: Backend, kind: str, rho: Floats, logit_q: Floats, beta: Floats) -> Outputs:
+    """A backend's kernel: zeta and all ``accelerated.protocol.EXTRAS``, one call for each sharpness.
 
-
-def torch_inverse_cdf_of_number(rho: Floats, logit_q: Floats, beta: Floats) -> Outputs:
-    """The torch twin with beta a number, as training uses it; its branches are then chosen beforehand, not by where."""
-    outputs = {name: np.empty_like(rho) for name in OUTPUTS if name != "dzeta_dbeta"}
+    Calls of few numbers are made longer by repetition: a kernel that works on several numbers at once, and on what is
+    left over one by one, is judged by the former.
+    """
+    outputs = {name: np.empty_like(rho) for name in ("zeta", *EXTRAS)}
     for b in np.unique(beta):
-        same = beta == b
-        r, logit = (torch.tensor(x[same], requires_grad=True) for x in (rho, logit_q))
-        zeta = dvaepp.smoothing.OverlappingExponential(float(b)).inverse_cdf(r, logit)
-        results = (zeta.detach(), *torch.autograd.grad(zeta, (logit, r), torch.ones_like(zeta)))
-        for output, result in zip(outputs.values(), results, strict=True):
-            output[same] = result.numpy()
+        same = np.flatnonzero(beta == b)
+        n = max(len(same), _LONG_ENOUGH)
+        noise, logits = (backend.asarray(np.resize(x[same], n)) for x in (rho, logit_q))
+        result = backend.inverse_cdf(kind, noise, logits, float(b), EXTRAS)
+        for name, output in outputs.items():
+            output[same] = backend.to_numpy(getattr(result, name))[: len(same)]
     return outputs
-
-
-#: Implementations of the overlapping exponentials' inverse CDF that are judged. Adding one is adding a line.
-IMPLEMENTATIONS: dict[str, Callable[[Floats, Floats, Floats], Outputs]] = {
-    "reference": reference_inverse_cdf,
-    "torch": torch_inverse_cdf,
-    "torch-number": torch_inverse_cdf_of_number,
-}
 
 
 @dataclass(frozen=True)
@@ -224,7 +222,8 @@ def mixed_errors(
              sign. zeta itself is judged everywhere.
     Returns  for each output present in ``result`` its worst case.
     """
-    outputs = {n: getattr(result, n) for n in OUTPUTS} if isinstance(result, InverseCDF) else dict(result)
+    given = {n: getattr(result, n) for n in OUTPUTS} if isinstance(result, InverseCDF) else dict(result)
+    outputs = {name: values for name, values in given.items() if name in OUTPUTS}
     info = np.finfo(next(iter(outputs.values())).dtype)
     worst: dict[str, WorstCase] = {}
     for i, (r, logit, b) in enumerate(zip(rho.tolist(), logit_q.tolist(), beta.tolist(), strict=True)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,12 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import accelerated
+from accelerated import Backend
 from dvaepp.command import console, parse
 from dvaepp.config import unknown
 from dvaepp.errors import ConfigError
-from validation import accuracy, agreement, gradients
+from validation import accuracy, agreement, gradients, implementations
+from validation.agreement import Finding
 from validation.cases import Cases, all_cases, zeta_cases
-from validation.tolerances import TRANSFORM_MIXED_ERROR, TWIN_MIXED_ERROR
+from validation.tolerances import TRANSFORM_MIXED_ERROR
 
 PROG = "validation"
 DTYPES = ("float32", "float64")
@@ -27,70 +30,81 @@ QUICK_STEP = 7  # coprime to the lengths of the edge grid, so that a thinned gri
 
 @dataclass(frozen=True)
 class Row:
-    """One judged output."""
+    """One judged output of one implementation."""
 
     implementation: str
-    output: str
     dtype: str
-    mixed_error: float
-    bound: float
-    where: str
-
-    @property
-    def holds(self) -> bool:
-        """Whether the error keeps its bound (NaN does not)."""
-        return self.mixed_error <= self.bound
+    finding: Finding
 
 
-def accuracy_rows(cases: Cases) -> Iterator[Row]:
-    """Every implementation against multi-precision arithmetic."""
-    for name, implementation in accuracy.IMPLEMENTATIONS.items():
+@dataclass(frozen=True)
+class Judged:
+    """Who is judged: the backends that run, and, unless backends were named, the reference and its torch twins."""
+
+    backends: tuple[Backend, ...]
+    others: bool
+
+
+def accuracy_rows(cases: Cases, judged: Judged, seed: int) -> Iterator[Row]:
+    """Every implementation of the overlapping exponentials against multi-precision arithmetic."""
+    chosen = dict(implementations.IMPLEMENTATIONS) if judged.others else {}
+    chosen |= {backend.name: implementations.inverse_cdf_of(backend, "exponential") for backend in judged.backends}
+    for name, implementation in chosen.items():
         result = implementation(cases.rho, cases.logit_q, cases.beta)
-        for worst in accuracy.mixed_errors(result, cases.rho, cases.logit_q, cases.beta).values():
-            yield _row(name, worst, cases, TRANSFORM_MIXED_ERROR)
+        yield from _rows(name, cases, accuracy.mixed_errors(result, cases.rho, cases.logit_q, cases.beta))
 
 
-def agreement_rows(cases: Cases) -> Iterator[Row]:
-    """Every torch twin against its reference."""
-    for name, operation in agreement.OPERATIONS.items():
-        for worst in agreement.disagreements(operation, cases).values():
-            yield _row(name, worst, cases, TWIN_MIXED_ERROR)
-
-
-def _row(name: str, worst: accuracy.WorstCase | agreement.Disagreement, cases: Cases, bound: float) -> Row:
-    return Row(name, worst.output, cases.rho.dtype.name, worst.mixed_error, bound, worst.where)
-
-
-def kind_rows(cases: Cases) -> Iterator[Row]:
-    """Every kind of smoothing in the reference, everything it offers, against multi-precision arithmetic."""
+def kind_rows(cases: Cases, judged: Judged, seed: int) -> Iterator[Row]:
+    """Every kind of smoothing against multi-precision arithmetic: all the reference offers, and the kernels."""
     for kind, smoothing in accuracy.REFERENCE.items():
-        result = accuracy.reference_inverse_cdf(cases.rho, cases.logit_q, cases.beta, kind)
-        for worst in accuracy.mixed_errors(result, cases.rho, cases.logit_q, cases.beta, kind).values():
-            yield _row(kind, worst, cases, TRANSFORM_MIXED_ERROR)
-        at = zeta_cases(cases, cases.rho.dtype, seed=1, unit_interval=smoothing.unit_interval)
-        forward = accuracy.reference_forward(at.rho, at.logit_q, at.beta, kind)
-        for worst in accuracy.forward_errors(forward, at.rho, at.logit_q, at.beta, kind).values():
-            yield _row(kind, worst, cases, TRANSFORM_MIXED_ERROR)
+        if judged.others:
+            result = accuracy.reference_inverse_cdf(cases.rho, cases.logit_q, cases.beta, kind)
+            yield from _rows(kind, cases, accuracy.mixed_errors(result, cases.rho, cases.logit_q, cases.beta, kind))
+            at = zeta_cases(cases, cases.rho.dtype, seed=1, unit_interval=smoothing.unit_interval)
+            forward = accuracy.reference_forward(at.rho, at.logit_q, at.beta, kind)
+            yield from _rows(kind, cases, accuracy.forward_errors(forward, at.rho, at.logit_q, at.beta, kind))
+        for name in (name for name, of in accuracy.BACKEND_KINDS.items() if of == kind):
+            for backend in judged.backends:
+                found = implementations.inverse_cdf_of(backend, name)(cases.rho, cases.logit_q, cases.beta)
+                worst = accuracy.mixed_errors(found, cases.rho, cases.logit_q, cases.beta, kind)
+                yield from _rows(f"{backend.name}, {kind}", cases, worst)
+
+
+def agreement_rows(cases: Cases, judged: Judged, seed: int) -> Iterator[Row]:
+    """Every torch twin and every operation of every backend against the reference."""
+    dtype = cases.rho.dtype.name
+    if judged.others:
+        for name, operation in implementations.TWINS.items():
+            for finding in agreement.disagreements(operation, cases):
+                yield Row(f"torch {name}", dtype, finding)
+    for backend in judged.backends:
+        for name, finding in agreement.examine(backend, cases, seed):
+            yield Row(f"{backend.name} {name}", dtype, finding)
+
+
+def _rows(name: str, cases: Cases, worst: Mapping[str, accuracy.WorstCase]) -> Iterator[Row]:
+    for one in worst.values():
+        yield Row(name, cases.rho.dtype.name, Finding(one.output, one.mixed_error, TRANSFORM_MIXED_ERROR, one.where))
 
 
 def _judge(
-    title: str, rows_of: Callable[[Cases], Iterator[Row]], thinning: int = 1
-) -> Callable[[Command, Console], int]:
-    """A check that judges rows of mixed errors on one of every ``thinning`` cases."""
+    title: str, rows_of: Callable[[Cases, Judged, int], Iterator[Row]], thinning: int = 1
+) -> Callable[[Command, Judged, Console], int]:
+    """A check that judges on one of every ``thinning`` cases."""
 
-    def check(command: Command, out: Console) -> int:
+    def check(command: Command, judged: Judged, out: Console) -> int:
         dtypes = DTYPES if command.dtype is None else (_dtype(command.dtype),)
         step = thinning * (QUICK_STEP if command.quick else 1)
         cases = [all_cases(N_RANDOM, np.dtype(dtype), command.seed)[::step] for dtype in dtypes]
         with out.status(f"{title} ..."):
-            rows = [row for some in cases for row in rows_of(some)]
+            rows = [row for some in cases for row in rows_of(some, judged, command.seed)]
         _print_in_full(_table(f"{title}, {len(cases[0])} cases", rows), out)
-        return sum(not row.holds for row in rows)
+        return sum(not row.finding.holds for row in rows)
 
     return check
 
 
-def _gradients(command: Command, out: Console) -> int:
+def _gradients(command: Command, judged: Judged, out: Console) -> int:
     """Gradient estimators against exact gradients; the biased ones are measured, not judged."""
     with out.status("gradients ..."):
         rows = gradients.table(command.draws // (QUICK_STEP if command.quick else 1), command.seed)
@@ -99,11 +113,11 @@ def _gradients(command: Command, out: Console) -> int:
 
 
 #: Each check prints its table and returns how many of its bounds do not hold.
-CHECKS: dict[str, Callable[[Command, Console], int]] = {
+CHECKS: dict[str, Callable[[Command, Judged, Console], int]] = {
     "accuracy": _judge("accuracy: implementations against multi-precision arithmetic", accuracy_rows),
     # Thinned, for the truth of a kind costs up to a tenth of a second a point.
-    "kinds": _judge("kinds: all smoothings of the reference against multi-precision arithmetic", kind_rows, QUICK_STEP),
-    "agreement": _judge("agreement: torch twins against the reference", agreement_rows),
+    "kinds": _judge("kinds: all smoothings against multi-precision arithmetic", kind_rows, QUICK_STEP),
+    "agreement": _judge("agreement: torch twins and backends against the reference", agreement_rows),
     "gradients": _gradients,
 }
 
@@ -122,6 +136,8 @@ class Command:
     """Seed of the random cases, and of the draws."""
     dtype: Annotated[str | None, tyro.conf.arg(metavar="{float32,float64}")] = None
     """Precision to judge; not given: both."""
+    backend: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME")] = ()
+    """Judge this backend alone (repeatable); not given: the reference, its twins and every backend that can run."""
     draws: int = gradients.N_DRAWS
     """Draws of the noise for the gradients."""
 
@@ -139,10 +155,23 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"draws must be at least {least}; got {command.draws}")
     if command.dtype is not None:
         _dtype(command.dtype)
+    running, unavailable = implementations.backends(command.backend or _all_but_the_reference())
+    if unavailable and command.backend:
+        raise ConfigError("; ".join(unavailable.values()))
     out = console()
-    failed = sum(CHECKS[name](command, out) for name in command.checks or tuple(CHECKS))
+    for reason in unavailable.values():
+        out.print(reason, soft_wrap=True, highlight=False)
+    judged = Judged(tuple(running), others=not command.backend)
+    # Gradient estimators have no kernels.
+    checks = command.checks or tuple(name for name in CHECKS if judged.others or name != "gradients")
+    failed = sum(CHECKS[name](command, judged, out) for name in checks)
     out.print(f"{failed} bounds do not hold" if failed else "all bounds hold", style="red" if failed else None)
     return int(failed > 0)
+
+
+def _all_but_the_reference() -> list[str]:
+    """The backends to judge when none is named; numpy_oracle is the reference itself."""
+    return [name for name in accelerated.names() if name != "numpy_oracle"]
 
 
 def _print_in_full(table: Table, out: Console) -> None:
@@ -162,7 +191,8 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
     for column in ("of", "output", "dtype", "worst", "bound", "verdict", "worst at"):
         table.add_column(column, justify="right" if column in ("worst", "bound") else "left", no_wrap=True)
     for row in rows:
-        verdict = "holds" if row.holds else Text("FAILS", style="red")
-        worst, bound = f"{row.mixed_error:.3g}", f"{row.bound:g}"
-        table.add_row(row.implementation, row.output, row.dtype, worst, bound, verdict, row.where)
+        found = row.finding
+        verdict = "holds" if found.holds else Text("FAILS", style="red")
+        worst, bound = f"{found.error:.3g}", f"{found.bound:g}"
+        table.add_row(row.implementation, found.output, row.dtype, worst, bound, verdict, found.where)
     return table

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dvaepp.errors import ConfigError
-from validation import accuracy, agreement, command, gradients
+from validation import accuracy, command, gradients, implementations
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,11 +23,11 @@ def run(*arguments):
 
 
 def test_a_good_project_exits_with_zero_and_prints_inputs_in_full():
-    done = run("agreement", "--quick", "--dtype", "float64", "--seed", "2")
+    done = run("agreement", "--quick", "--dtype", "float64", "--seed", "2", "--backend", "numpy_oracle")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all bounds hold" in done.stdout
     lines = [line for line in done.stdout.splitlines() if "beta=" in line]
-    assert len(lines) == 5
+    assert len(lines) == 4 * 6  # four kinds of kernels, zeta and five extras
     for line in lines:
         where = line[: line.rindex("│")].split("│")[-1]
         values = dict(part.split("=") for part in where.strip().split(", "))
@@ -41,6 +41,7 @@ def test_a_good_project_exits_with_zero_and_prints_inputs_in_full():
         (["--sed", "3"], "unknown flag '--sed'; did you mean '--seed'?"),
         (["--dtype", "float23"], "unknown dtype 'float23'; did you mean 'float32'?"),
         (["--seed", "many"], "invalid literal for int"),
+        (["--backend", "numpy_oracel"], "unknown backend 'numpy_oracel'; did you mean 'numpy_oracle'?"),
         (["--seed", "-1"], "seed must not be negative; got -1"),
         (["gradients", "--draws", "10"], "draws must be at least 1000; got 10"),
         (["gradients", "--quick", "--draws", "1000"], "draws must be at least 7000; got 1000"),
@@ -66,7 +67,7 @@ def test_a_broken_implementation_exits_with_one_and_is_named(monkeypatch, capsys
     def wrong(rho, logit_q, beta):
         return {"zeta": np.full_like(rho, 0.5)}
 
-    monkeypatch.setattr(accuracy, "IMPLEMENTATIONS", {"broken": wrong})
+    monkeypatch.setattr(implementations, "IMPLEMENTATIONS", {"broken": wrong})
     monkeypatch.setattr(command, "N_RANDOM", 20)
     monkeypatch.setattr(command, "QUICK_STEP", 41)
     assert command.main(["accuracy", "--quick", "--dtype", "float32"]) == 1
@@ -76,8 +77,9 @@ def test_a_broken_implementation_exits_with_one_and_is_named(monkeypatch, capsys
 
 
 def test_every_check_and_both_dtypes_run_when_none_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(accuracy, "IMPLEMENTATIONS", {"reference": accuracy.reference_inverse_cdf})
-    monkeypatch.setattr(agreement, "OPERATIONS", {"nu": agreement.OPERATIONS["nu"]})
+    monkeypatch.setattr(implementations, "IMPLEMENTATIONS", {"reference": accuracy.reference_inverse_cdf})
+    monkeypatch.setattr(implementations, "TWINS", {"nu": implementations.TWINS["nu"]})
+    monkeypatch.setattr(implementations, "backends", lambda names: ([], {"absent": "backend 'absent' cannot run here"}))
     monkeypatch.setattr(command, "N_RANDOM", 20)
     monkeypatch.setattr(command, "QUICK_STEP", 41)
     monkeypatch.setattr(accuracy, "REFERENCE", {accuracy.EXPONENTIAL: accuracy.REFERENCE[accuracy.EXPONENTIAL]})
@@ -87,3 +89,19 @@ def test_every_check_and_both_dtypes_run_when_none_is_named(monkeypatch, capsys)
     rows = [line for line in printed.splitlines() if "holds" in line]
     assert len(rows) == 2 * (2 * len(accuracy.OUTPUTS) + len(accuracy.FORWARD) + 1)
     assert "1000 draws" in printed
+    assert "backend 'absent' cannot run here" in printed
+
+
+def test_named_backends_are_judged_alone(monkeypatch, capsys):
+    monkeypatch.setattr(command, "N_RANDOM", 20)
+    monkeypatch.setattr(command, "QUICK_STEP", 41)
+    assert command.main(["accuracy", "kinds", "--quick", "--dtype", "float32", "--backend", "numpy_oracle"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "holds" in line and "numpy_oracle" in line]
+    assert len(rows) == 4 + 4 * 4
+
+
+def test_a_named_backend_that_cannot_run_is_refused(monkeypatch):
+    reason = "backend 'numba_cuda' cannot run here: no device"
+    monkeypatch.setattr(implementations, "backends", lambda names: ([], {"numba_cuda": reason}))
+    with pytest.raises(ConfigError, match=reason):
+        command.main(["agreement", "--backend", "numba_cuda"])
