@@ -32,7 +32,9 @@ types: $(STAMP) ## check types
 	$(BIN)/mypy
 
 # Two workers with one thread each: small matrices gain nothing from more threads, and two pools fight over the cores.
+# The kernels are compiled once beforehand: two workers would each compile them, inside the tests' time limits.
 unit: $(STAMP) ## run the tests (ARGS="-k name" selects)
+	$(BIN)/python -m accelerated --compile
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu and not slow' $(ARGS)
 
 study: $(STAMP) ## run the studies that take minutes: 200 random machines against all estimates of log Z

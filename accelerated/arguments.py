@@ -5,12 +5,14 @@ Messages are those of ``reference.vocabulary``: argument, rule, first offender, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from accelerated.protocol import EXTRAS, KINDS
+from accelerated.protocol import EXTRAS, KINDS, LogMean
+from reference.boltzmann_kl import group_slices
 from reference.philox import as_seed
 from reference.vocabulary import Array, DomainError, ShapeError, as_ladder, check_count
 
@@ -127,6 +129,17 @@ def check_address(seed: int, step: int, n_steps: int, n_chains: int, first_chain
     return seed, step, first_chain
 
 
+def check_step_array(step: Any) -> None:
+    """Nothing; a step that a kernel reads when it runs is one int64.
+
+    Raises   TypeError for another dtype; ShapeError for more or less than one.
+    """
+    if dtype_of("step", step) != np.int64:
+        raise TypeError(f"step must be a number or one int64 on the device; got {dtype_of('step', step)}")
+    if math.prod(step.shape) != 1:
+        raise ShapeError(f"step must be a number or one int64 on the device; got {tuple(step.shape)}")
+
+
 def check_transform(
     kind: str, rho: Any, logit_q: Any, beta: float, extras: Collection[str]
 ) -> tuple[float, np.dtype[Any]]:
@@ -161,3 +174,66 @@ def check_matrix(name: str, array: Any) -> tuple[int, int]:
     if len(shape) != 2:
         raise ShapeError(f"{name} must be (B, N), one row per sample; got {shape}")
     return int(shape[0]), int(shape[1])
+
+
+def check_posterior(rbm: Any, mu: Any, nu: Any, n_groups: int) -> tuple[Sizes, int, int]:
+    """Sizes of the machine of a cross-entropy, the number of rows, and of units in a group.
+
+    Raises   TypeError, ShapeError for arrays that do not fit; DomainError for groups that do not divide the units.
+    """
+    sizes = check_machine(rbm)
+    n_units = sizes.n1 + sizes.n2
+    n_rows = check_rows("mu", mu, n_units, sizes.dtype)
+    if check_rows("nu", nu, n_units, sizes.dtype) != n_rows:
+        raise ShapeError(f"nu must have the {n_rows} rows of mu; got {tuple(nu.shape)}")
+    return sizes, n_rows, group_slices(n_units, n_groups)[0].stop
+
+
+def check_upstream(upstream: Any, n_rows: int, dtype: np.dtype[Any]) -> None:
+    """Nothing; ``upstream`` is a number for each row of mu.
+
+    Raises   TypeError for another dtype; ShapeError for another shape.
+    """
+    if dtype_of("upstream", upstream) != dtype:
+        raise TypeError(f"upstream must be {dtype}, the dtype of the machine; got {dtype_of('upstream', upstream)}")
+    if tuple(upstream.shape) != (n_rows,):
+        raise ShapeError(f"upstream must be ({n_rows},), one number per row of mu; got {tuple(upstream.shape)}")
+
+
+def check_running(running: LogMean, n_rows: int) -> int:
+    """Number of weights so far of a log-mean-exp that goes on.
+
+    Raises   TypeError, ShapeError or DomainError for what is none of so many rows.
+    """
+    for name, array in (("running.largest", running.largest), ("running.total", running.total)):
+        if dtype_of(name, array) != np.float64:
+            raise TypeError(f"{name} must be float64; got {dtype_of(name, array)}")
+        if tuple(array.shape) != (n_rows,):
+            raise ShapeError(f"{name} must be ({n_rows},), one number per row; got {tuple(array.shape)}")
+    return check_count("running.n_weights", running.n_weights)
+
+
+def not_on_device(name: str, value: Any) -> TypeError:
+    """The error for what is no array of a CUDA device."""
+    if not hasattr(value, "shape"):
+        return TypeError(f"{name} must be an array; got {type(value).__name__}")
+    return TypeError(
+        f"{name} must be an array on a CUDA device; got {type(value).__module__}.{type(value).__name__}. "
+        "Move it with backend.asarray"
+    )
+
+
+def check_output(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Nothing; results can be written to the array, which has ``strides`` too.
+
+    Raises   TypeError for what is no C-contiguous array of the dtype; ShapeError for another shape.
+    """
+    if dtype_of(name, array) != dtype:
+        raise TypeError(f"{name} must be {dtype}, as what it is computed from; got {dtype_of(name, array)}")
+    if tuple(array.shape) != shape:
+        raise ShapeError(f"{name} must be {shape}; got {tuple(array.shape)}")
+    step = dtype.itemsize
+    for n, stride in zip(reversed(shape), reversed(array.strides), strict=True):
+        if n > 1 and stride != step and 0 not in shape:
+            raise TypeError(f"{name} must be C-contiguous; its strides are {tuple(array.strides)}")
+        step *= n

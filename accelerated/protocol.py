@@ -1,14 +1,16 @@
 """What a backend offers. Each operation is defined by a function of ``reference`` and has that function's meaning.
 
 Arrays are the backend's own: NumPy for the backends that run on the CPU; for those that run on a CUDA device, whatever
-lives there and speaks DLPack or ``__cuda_array_interface__`` (CuPy, Numba, torch). ``asarray`` and ``to_numpy`` lead
-there and back. float32 arrays are computed in float32's precision and float64 ones in float64's; all floating arrays of
-one call have one dtype. Any strides are fine for what is read; ``out`` must be C-contiguous.
+lives there and speaks ``__cuda_array_interface__`` (CuPy, Numba, torch); with ``cupy_raw`` DLPack alone will do too.
+``asarray`` and ``to_numpy`` lead there and back. float32 arrays are computed in float32's precision and float64 ones in
+float64's; all floating arrays of one call have one dtype. Any strides are fine for what is read; ``out`` must be
+C-contiguous.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 #: The smoothings with kernels, by name; see the classes of ``reference.smoothing``.
@@ -245,6 +247,18 @@ class Backend(Protocol):
         Domain   real or -inf
         Units    nats
         Raises   ShapeError or TypeError for arrays that do not fit.
+        """
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """What the backends of a CUDA device have besides: work is put on a stream of the caller's, and not waited for."""
+
+    def on_stream(self, handle: int) -> AbstractContextManager[object]:
+        """Puts the work of what is entered under it, in this thread, on the stream of that handle.
+
+        For torch: ``torch.cuda.current_stream().cuda_stream``. 0, which holds outside, is the device's default stream.
         """
         ...
 

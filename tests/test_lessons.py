@@ -44,6 +44,8 @@ def execute(notebook, scratch):
         "env": {
             **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "IPYTHONDIR": str(scratch / "ipython")},
             **{"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+            # tqdm, where it is installed for the benchmarks, misses widgets that no lesson uses.
+            **{"PYTHONWARNINGS": "ignore:IProgress not found"},
         },
     }
     kernels = scratch / "kernels"

@@ -1,12 +1,13 @@
 """CUDA C++ through CuPy, for devices of compute capability 8.0 (A100) and newer.
 
-Everything runs on CuPy's current stream, which is the caller's to set:
+Everything runs on CuPy's current device and stream, which are the caller's to set:
 
     with backend.on_stream(torch.cuda.current_stream().cuda_stream):
         backend.gibbs(...)
 
 A kernel is compiled when it is first asked for, which takes seconds once per kind and size of machine; CuPy keeps the
-result on disk. Capture into a CUDA graph after one call of the same shape, which compiles and sets up scratch memory.
+result on disk. Capture into a CUDA graph after one call of the same shape on the same stream, which compiles and sets
+up scratch memory. The graph goes on using that memory: do not replay it beside other calls on the stream.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class CupyRaw(Samplers, Transforms):
         return OPERATIONS
 
     def on_stream(self, handle: int) -> AbstractContextManager[object]:
-        """Run what is entered under it on the stream of that handle."""
+        """See ``accelerated.protocol.DeviceBackend.on_stream``."""
         return self.gpu.on_stream(handle)
 
     def asarray(self, array: Any) -> Any:

@@ -1,12 +1,14 @@
 """Portable CUDA kernels through Numba, for any device Numba supports; the CUDA simulator runs them too.
 
-Arrays are whatever lives on the device and has a ``__cuda_array_interface__`` (torch, CuPy, Numba). Work is put on the
-stream whose handle is ``backend.stream``, the default stream unless it is set, and nothing waits for it:
+Arrays are whatever lives on Numba's current device and has a ``__cuda_array_interface__`` (torch, CuPy, Numba). Work is
+put on the default stream, or on that of the caller, and nothing waits for it:
 
-    backend.stream = torch.cuda.current_stream().cuda_stream
+    with backend.on_stream(torch.cuda.current_stream().cuda_stream):
+        backend.gibbs(...)
 
 The first call for each kind of arguments compiles, which takes seconds. A call of ``gibbs`` with ``out`` may be
-captured into a CUDA graph once the same call has been made before on the same stream: it then allocates nothing.
+captured into a CUDA graph once the same call has been made before on the same stream: it then allocates nothing. The
+graph goes on using what was set up for that stream: do not replay it beside other calls on the stream.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ class NumbaCuda(Samplers, Transforms):
 
     def to_numpy(self, array: Any) -> Array:
         """Any device array as a NumPy array; waits for it."""
-        stream = self.launch_stream()
-        host: Array = contiguous(view("array", array), stream, self.threads_for(array.size)).copy_to_host(stream=stream)
+        stream, ours = self.launch_stream(), view("array", array)
+        n_threads = self.threads_for(ours.size)
+        host: Array = contiguous("array", ours, stream, n_threads).copy_to_host(stream=stream)
         if stream:
             stream.synchronize()
         return host

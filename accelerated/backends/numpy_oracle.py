@@ -20,9 +20,13 @@ from accelerated.arguments import (
     check_base,
     check_machine,
     check_matrix,
+    check_output,
     check_path,
+    check_posterior,
     check_rows,
+    check_running,
     check_transform,
+    check_upstream,
     common_dtype,
 )
 from accelerated.protocol import (
@@ -88,7 +92,8 @@ class NumpyOracle:
         if out is None:
             return Smoothed(**found)
         for name, value in found.items():
-            np.copyto(getattr(out, name), value.astype(dtype, copy=False))
+            check_output(f"out.{name}", getattr(out, name), value.shape, dtype)
+            np.copyto(getattr(out, name), value)
         return Smoothed(**{name: getattr(out, name) for name in ("zeta", *EXTRAS) if name in found})
 
     def entropy(self, logit_q: Any) -> Entropy:
@@ -103,9 +108,7 @@ class NumpyOracle:
 
     def cross_entropy(self, rbm: Any, mu: Any, nu: Any, n_groups: int) -> Array:
         """See ``accelerated.protocol.Backend.cross_entropy``."""
-        sizes = check_machine(rbm)
-        for name, array in (("mu", mu), ("nu", nu)):
-            check_rows(name, array, sizes.n1 + sizes.n2, sizes.dtype)
+        sizes, _, _ = check_posterior(rbm, mu, nu, n_groups)
         return reference.boltzmann_kl.cross_entropy(_as_rbm(rbm), mu, nu, n_groups).astype(sizes.dtype)
 
     def cross_entropy_gradients(
@@ -116,12 +119,9 @@ class NumpyOracle:
         The reference differentiates the KL in logits, of which the entropy is a part. The cross-entropy is bilinear:
         its derivative in one mu is a difference of two values, exact up to rounding.
         """
-        sizes = check_machine(rbm)
+        sizes, n_rows, _ = check_posterior(rbm, mu, nu, n_groups)
+        check_upstream(upstream, n_rows, sizes.dtype)
         n_units, machine = sizes.n1 + sizes.n2, _as_rbm(rbm)
-        n_rows = check_rows("mu", mu, n_units, sizes.dtype)
-        common_dtype(mu=mu, upstream=upstream)
-        if check_rows("nu", nu, n_units, sizes.dtype) != n_rows or tuple(upstream.shape) != (n_rows,):
-            raise ShapeError(f"nu and upstream must have the {n_rows} rows of mu; got {nu.shape}, {upstream.shape}")
         weight = upstream.astype(np.float64)[:, None]
         mu, nu = mu.astype(np.float64), nu.astype(np.float64)
 
@@ -169,7 +169,8 @@ class NumpyOracle:
         states = first.astype(sizes.dtype), second.astype(sizes.dtype)
         if out is None:
             return states
-        for target, state in zip(out, states, strict=True):
+        for i, (target, state) in enumerate(zip(out, states, strict=True)):
+            check_output(f"out[{i}]", target, state.shape, sizes.dtype)
             np.copyto(target, state)
         return out
 
@@ -220,9 +221,8 @@ class NumpyOracle:
         largest = w.max(axis=1)
         count = n_weights
         if running is not None:
-            if running.largest.shape != (n_rows,):
-                raise ShapeError(f"running must be of {n_rows} rows; got {running.largest.shape}")
-            largest, count = np.maximum(largest, running.largest), running.n_weights + n_weights
+            count += check_running(running, n_rows)
+            largest = np.maximum(largest, running.largest)
         unit = np.where(np.isinf(largest), 0.0, largest)  # only weights of 0 so far: -inf - -inf would be NaN
         total = np.exp(w - unit[:, None]).sum(axis=1)
         if running is not None:

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from accelerated.arguments import Sizes, check_address, check_base, check_machine, check_path, check_rows
+from accelerated.arguments import (
+    Sizes,
+    check_address,
+    check_base,
+    check_machine,
+    check_output,
+    check_path,
+    check_rows,
+)
 from accelerated.cpu import gibbs, tables, threads, walk, weights
 from accelerated.cpu.philox import LANES, fill_uniforms
 from accelerated.protocol import TemperedReplicas
@@ -44,10 +52,7 @@ class Samplers:
             out = np.empty((n_chains, sizes.n1), sizes.dtype), np.empty((n_chains, sizes.n2), sizes.dtype)
         else:
             for name, target, n in (("out[0]", out[0], sizes.n1), ("out[1]", out[1], sizes.n2)):
-                if check_rows(name, target, n, sizes.dtype) != n_chains:
-                    raise ShapeError(f"{name} must have the {n_chains} rows of z1; got {tuple(target.shape)}")
-                if not target.flags.c_contiguous:
-                    raise ShapeError(f"{name} must be C-contiguous; got strides {target.strides}")
+                check_output(name, target, (n_chains, n), sizes.dtype)
         machine = _Machine(rbm, sizes)
 
         def run(start: int, stop: int) -> None:

@@ -12,20 +12,20 @@ import numpy as np
 
 from accelerated import scalar
 from accelerated.arguments import (
-    check_machine,
     check_matrix,
-    check_rows,
+    check_output,
+    check_posterior,
+    check_running,
     check_transform,
+    check_upstream,
     common_dtype,
-    dtype_of,
 )
 from accelerated.cpu import threads
 from accelerated.cpu.bits import PRIMITIVES
 from accelerated.jit import inline, jit
 from accelerated.protocol import EXTRAS, CrossEntropyGradients, Entropy, LogMean, Smoothed
 from accelerated.scalar import single
-from reference.boltzmann_kl import group_slices
-from reference.vocabulary import Array, ShapeError, check_count
+from reference.vocabulary import Array, check_count
 
 _SMALL = 1 << 14  # elements that one thread has done before another has woken up
 _BLOCK = 256  # elements whose intermediate numbers stay in the nearest cache
@@ -102,11 +102,8 @@ class Transforms:
         both sides), the value of a row is -a1'mu1 - a2'mu2 - c'W mu2.
         """
         parts = _Coupled(rbm, mu, nu, n_groups)
-        if dtype_of("upstream", upstream) != parts.dtype:
-            raise TypeError(f"upstream must be {parts.dtype}, the dtype of the machine; got {upstream.dtype}")
         n_rows, n1 = len(mu), len(rbm.a1)
-        if tuple(upstream.shape) != (n_rows,):
-            raise ShapeError(f"upstream must have a number for each of {n_rows} rows; got {tuple(upstream.shape)}")
+        check_upstream(upstream, n_rows, parts.dtype)
         minus = -upstream[:, None]
         weighted = minus * parts.mu2
         of_source = weighted @ rbm.W.T
@@ -131,9 +128,8 @@ class Transforms:
         if running is None:
             largest, total = np.full(n_rows, -np.inf), np.zeros(n_rows)
         else:
-            if running.largest.shape != (n_rows,):
-                raise ShapeError(f"running must be of {n_rows} rows; got {running.largest.shape}")
-            largest, total, count = running.largest.copy(), running.total.copy(), running.n_weights + count
+            count += check_running(running, n_rows)
+            largest, total = running.largest.copy(), running.total.copy()
         value, w = np.empty(n_rows), np.ascontiguousarray(log_weights)
 
         def run(start: int, stop: int) -> None:
@@ -158,10 +154,9 @@ def _target(name: str, array: Any, shape: Sequence[int], dtype: np.dtype[Any]) -
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{name} must be a NumPy array of {dtype}; got {got}")
-    if array.shape != tuple(shape):
-        raise ShapeError(f"{name} must be of the shape of rho, {tuple(shape)}; got {array.shape}")
-    if not array.flags.c_contiguous or not array.flags.writeable:
-        raise TypeError(f"{name} must be C-contiguous and writeable")
+    check_output(name, array, tuple(shape), dtype)
+    if not array.flags.writeable:
+        raise TypeError(f"{name} must be writeable; it is read-only")
     return array
 
 
@@ -348,22 +343,17 @@ class _Coupled:
     """The checked arguments of a cross-entropy, cut into the sides of the machine; see ``dvaepp.boltzmann``'s twin."""
 
     def __init__(self, rbm: Any, mu: Any, nu: Any, n_groups: int) -> None:
-        sizes = check_machine(rbm)
-        n_rows = check_rows("mu", mu, sizes.n1 + sizes.n2, sizes.dtype)
-        if check_rows("nu", nu, sizes.n1 + sizes.n2, sizes.dtype) != n_rows:
-            raise ShapeError(f"nu must have the {n_rows} rows of mu; got {tuple(nu.shape)}")
-        groups = group_slices(sizes.n1 + sizes.n2, n_groups)
+        sizes, _, group_size = check_posterior(rbm, mu, nu, n_groups)
         self.dtype = sizes.dtype
         self.mu1, self.mu2 = mu[:, : sizes.n1], mu[:, sizes.n1 :]
         nu1 = nu[:, : sizes.n1]
         self.source = self.mu1 if n_groups == 1 else nu1
         self.excess = self.mu1 - nu1
         # Inside the group that straddles both sides nu of ``source`` has to become mu again.
-        self.shared = [
-            (slice(g.start, sizes.n1), slice(0, g.stop - sizes.n1), rbm.W[g.start :, : g.stop - sizes.n1])
-            for g in groups
-            if n_groups > 1 and g.start < sizes.n1 < g.stop
-        ]
+        start = sizes.n1 // group_size * group_size
+        stop = start + group_size - sizes.n1
+        straddles = n_groups > 1 and start < sizes.n1
+        self.shared = [(slice(start, sizes.n1), slice(0, stop), rbm.W[start:, :stop])] if straddles else []
 
 
 def _row_sums(a: Array, b: Array) -> Array:

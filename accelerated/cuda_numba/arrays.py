@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from accelerated.arguments import dtype_of
+from accelerated.arguments import check_output, not_on_device
 from accelerated.cuda_numba.gather import GATHER
 from accelerated.protocol import Machine
 from reference.vocabulary import ShapeError
@@ -25,12 +25,7 @@ def view(name: str, array: Any) -> Any:
     if hasattr(array, "__cuda_array_interface__"):
         # Whoever calls has ordered this work after what wrote the array: it is all on the caller's stream.
         return cuda.as_cuda_array(array, sync=False)
-    if hasattr(array, "shape"):
-        raise TypeError(
-            f"{name} must live on the CUDA device; got {type(array).__module__}.{type(array).__name__}. "
-            "Use backend.asarray"
-        )
-    raise TypeError(f"{name} must be an array; got {type(array).__name__}")
+    raise not_on_device(name, array)
 
 
 def machine_view(rbm: Any) -> Any:
@@ -40,22 +35,14 @@ def machine_view(rbm: Any) -> Any:
     return Machine(*(view(name, getattr(rbm, name)) for name in Machine._fields))
 
 
-def output(name: str, given: Any, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Any) -> tuple[Any, Any]:
-    """An array to be written as the caller and as Numba know it: the one that was given, or a new one.
+def output(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """An array to be written to, as Numba's.
 
     Raises   TypeError, ShapeError for one that does not fit.
     """
-    if given is None:
-        new = cuda.device_array(shape, dtype=dtype, stream=stream)
-        return new, new
-    array = view(name, given)
-    if dtype_of(name, array) != dtype:
-        raise TypeError(f"{name} must be {dtype}; got {array.dtype}")
-    if tuple(array.shape) != shape:
-        raise ShapeError(f"{name} must be {shape}; got {tuple(array.shape)}")
-    if not array.is_c_contiguous():
-        raise ShapeError(f"{name} must be C-contiguous; its strides are {tuple(array.strides)}")
-    return given, array
+    array = view(name, value)
+    check_output(name, array, shape, dtype)
+    return array
 
 
 def blocks_for(n_items: int, n_threads: int) -> int:
@@ -63,7 +50,7 @@ def blocks_for(n_items: int, n_threads: int) -> int:
     return max(1, min(-(-n_items // n_threads), _MOST_BLOCKS))
 
 
-def contiguous(array: Any, stream: Any, n_threads: int) -> Any:
+def contiguous(name: str, array: Any, stream: Any, n_threads: int) -> Any:
     """The array itself if it is C-contiguous, else a copy that is.
 
     Raises   ShapeError for a strided array of more than four axes.
@@ -71,7 +58,7 @@ def contiguous(array: Any, stream: Any, n_threads: int) -> Any:
     if array.is_c_contiguous():
         return array
     if len(array.shape) > len(GATHER):
-        raise ShapeError(f"an array of more than {len(GATHER)} axes must be C-contiguous; got {tuple(array.shape)}")
+        raise ShapeError(f"{name} must be C-contiguous, for it has more than {len(GATHER)} axes: {tuple(array.shape)}")
     copy = cuda.device_array(tuple(array.shape), dtype=array.dtype, stream=stream)
     if copy.size:
         gather = GATHER[len(array.shape) - 1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,23 +19,37 @@ WARP = 32
 _MOST_THREADS = 128
 
 
+class _Caller(threading.local):
+    """What each thread has set for itself: torch differentiates in threads of its own."""
+
+    stream = 0  # a handle; 0 is the default stream
+
+
 class Launching:
     """What both halves of the backend share.
 
-    ``stream`` is the handle of the CUDA stream that all work is put on, 0 for the default stream; set it before a call:
-    a caller with a stream of its own hands over that (``torch.cuda.current_stream().cuda_stream``). ``n_threads`` per
-    block and ``rows`` of a tile of chains are chosen by size where they are None; they do not change a bit of a result.
+    ``n_threads`` per block and ``rows`` of a tile of chains are chosen by size where they are None; they change no bit
+    of a result.
     """
 
     def __init__(self, n_threads: int | None = None, rows: int | None = None) -> None:
-        self.stream = 0
+        self._caller = _Caller()
         self.n_threads = n_threads
         self.rows = rows
         self._kept: dict[tuple[Any, ...], Any] = {}
 
+    @contextlib.contextmanager
+    def on_stream(self, handle: int) -> Iterator[None]:
+        """See ``accelerated.protocol.DeviceBackend.on_stream``."""
+        before, self._caller.stream = self._caller.stream, handle
+        try:
+            yield
+        finally:
+            self._caller.stream = before
+
     def launch_stream(self) -> Any:
-        """The stream as Numba knows it."""
-        return cuda.external_stream(self.stream) if self.stream else 0
+        """The caller's stream as Numba knows it."""
+        return cuda.external_stream(self._caller.stream) if self._caller.stream else 0
 
     def threads_for(self, n_items: int) -> int:
         """Threads of a block that shares so many items: whole warps."""
@@ -43,18 +60,21 @@ class Launching:
         return cuda.device_array(shape, dtype=dtype, stream=self.launch_stream())
 
     def kept(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """Memory that is allocated once for each stream and shape, so that a captured CUDA graph finds it again."""
-        entry = name, self.stream, shape, dtype
+        """Memory allocated once for each device, stream and shape, so that a captured CUDA graph finds it again."""
+        entry = name, *self._place(), shape, dtype
         if entry not in self._kept:
             self._kept[entry] = self.new(shape, dtype)
         return self._kept[entry]
 
     def zero(self) -> Any:
         """An int64 0 on the device: what a step that is a plain number is moved by."""
-        entry = "zero", self.stream
+        entry = "zero", *self._place()
         if entry not in self._kept:
             self._kept[entry] = cuda.to_device(np.zeros(1, dtype=np.int64), stream=self.launch_stream())
         return self._kept[entry]
+
+    def _place(self) -> tuple[str, int]:
+        return cuda.current_context().device.uuid, self._caller.stream
 
     def packed(self, rbm: Any, dtype: np.dtype[Any], base: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         """Biases and couplings as ``accelerated.cuda_numba.chains`` lays them out, to draw z1 and to draw z2."""

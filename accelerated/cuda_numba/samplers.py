@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from accelerated.arguments import check_address, check_base, check_machine, check_path, check_rows, dtype_of
+from accelerated.arguments import check_address, check_base, check_machine, check_path, check_rows, check_step_array
 from accelerated.cuda_numba import annealing, tempering
 from accelerated.cuda_numba.annealing import annealing_kernel
 from accelerated.cuda_numba.arrays import machine_view, output, view
@@ -52,9 +52,9 @@ class Samplers(Launching):
         if moved is None:
             moved = self.zero()
         stream = self.launch_stream()
-        given1, given2 = (None, None) if out is None else out
-        result1, out1 = output("out[0]", given1, (n_chains, sizes.n1), sizes.dtype, stream)
-        result2, out2 = output("out[1]", given2, (n_chains, sizes.n2), sizes.dtype, stream)
+        shape1, shape2 = (n_chains, sizes.n1), (n_chains, sizes.n2)
+        result1, result2 = (self.new(shape1, sizes.dtype), self.new(shape2, sizes.dtype)) if out is None else out
+        out1, out2 = output("out[0]", result1, shape1, sizes.dtype), output("out[1]", result2, shape2, sizes.dtype)
         if n_chains:
             rows = self._tile(n_chains, sizes.dtype)
             n_bytes = 4 * (n_groups(sizes.n1) + n_groups(sizes.n2))
@@ -168,10 +168,7 @@ class Samplers(Launching):
         if not (hasattr(step, "__cuda_array_interface__") or getattr(step, "__cuda_ndarray__", False)):
             return None
         array = view("step", step)
-        if dtype_of("step", array) != np.int64:
-            raise TypeError(f"step on the device must be int64; got {array.dtype}")
-        if array.size != 1:
-            raise ShapeError(f"step on the device must hold one number; got {tuple(array.shape)}")
+        check_step_array(array)
         return array.reshape(1)
 
 

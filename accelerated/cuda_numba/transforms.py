@@ -8,15 +8,21 @@ from typing import Any
 import numpy as np
 
 from accelerated import scalar
-from accelerated.arguments import check_machine, check_matrix, check_rows, check_transform, common_dtype, dtype_of
+from accelerated.arguments import (
+    check_matrix,
+    check_posterior,
+    check_running,
+    check_transform,
+    check_upstream,
+    common_dtype,
+)
 from accelerated.cuda_numba import sums
 from accelerated.cuda_numba.arrays import blocks_for, contiguous, machine_view, output, view
 from accelerated.cuda_numba.chains import n_lanes
 from accelerated.cuda_numba.elementwise import inverse_cdf_kernel
 from accelerated.cuda_numba.launching import Launching
 from accelerated.protocol import EXTRAS, CrossEntropyGradients, Entropy, LogMean, Smoothed
-from reference.boltzmann_kl import group_slices
-from reference.vocabulary import ShapeError, check_count
+from reference.vocabulary import check_count
 
 
 class Transforms(Launching):
@@ -38,16 +44,15 @@ class Transforms(Launching):
         names = ("zeta", *(name for name in EXTRAS if name in extras))
         results, flat = {}, {}
         for name in names:
-            given = None if out is None else getattr(out, name)
-            if out is not None and given is None:
-                raise TypeError(f"out.{name} must be an array, for it is asked for; got None")
-            results[name], array = output(f"out.{name}", given, shape, dtype, stream)
+            results[name] = self.new(shape, dtype) if out is None else getattr(out, name)
+            array = output(f"out.{name}", results[name], shape, dtype)
             flat[name] = array.reshape(array.size)
         n = flat["zeta"].size
         if n:
-            sources = (contiguous(array, stream, self.threads_for(n)).reshape(n) for array in (rho, logit_q))
-            kernel = inverse_cdf_kernel(kind, dtype, frozenset(names[1:]))
             n_threads = self.threads_for(n)
+            named = ("rho", rho), ("logit_q", logit_q)
+            sources = [contiguous(name, array, stream, n_threads).reshape(n) for name, array in named]
+            kernel = inverse_cdf_kernel(kind, dtype, frozenset(names[1:]))
             kernel[blocks_for(n, n_threads), n_threads, stream](
                 *sources,
                 scalar.sharpness(kind, sharpness),
@@ -72,8 +77,8 @@ class Transforms(Launching):
     def cross_entropy(self, rbm: Any, mu: Any, nu: Any, n_groups: int) -> Any:
         """See ``accelerated.protocol.Backend.cross_entropy``. In float64 throughout, rounded once."""
         rbm, mu, nu = machine_view(rbm), view("mu", mu), view("nu", nu)
-        dtype, n_rows, group_size = _check_cross_entropy(rbm, mu, nu, n_groups)
-        value = self.new((n_rows,), dtype)
+        sizes, n_rows, group_size = check_posterior(rbm, mu, nu, n_groups)
+        value = self.new((n_rows,), sizes.dtype)
         if n_rows:
             lanes = n_lanes(max(rbm.W.shape))
             n_threads, n_bytes = self.threads_for(lanes), 8 * sums.TILE * lanes
@@ -87,12 +92,8 @@ class Transforms(Launching):
     ) -> CrossEntropyGradients:
         """See ``accelerated.protocol.Backend.cross_entropy_gradients``. In float64 throughout, rounded once."""
         rbm, mu, nu, upstream = machine_view(rbm), view("mu", mu), view("nu", nu), view("upstream", upstream)
-        dtype, n_rows, group_size = _check_cross_entropy(rbm, mu, nu, n_groups)
-        if dtype_of("upstream", upstream) != dtype:
-            raise TypeError(f"upstream must be {dtype}, the dtype of the machine; got {upstream.dtype}")
-        if tuple(upstream.shape) != (n_rows,):
-            raise ShapeError(f"upstream must have the {n_rows} rows of mu; got {tuple(upstream.shape)}")
-        n1, n2 = (int(n) for n in rbm.W.shape)
+        (n1, n2, dtype), n_rows, group_size = check_posterior(rbm, mu, nu, n_groups)
+        check_upstream(upstream, n_rows, dtype)
         dmu, dnu = self.new((n_rows, n1 + n2), dtype), self.new((n_rows, n1 + n2), dtype)
         da1, da2, dW = self.new((n1,), dtype), self.new((n2,), dtype), self.new((n1, n2), dtype)
         if n_rows:
@@ -116,13 +117,8 @@ class Transforms(Launching):
         value, largest, total = (self.new((n_rows,), np.dtype(np.float64)) for _ in range(3))
         old_largest, old_total, old_count = largest, total, 0
         if running is not None:
+            old_count = check_running(running, n_rows)
             old_largest, old_total = view("running.largest", running.largest), view("running.total", running.total)
-            old_count = check_count("running.n_weights", running.n_weights)
-            for name, array in (("running.largest", old_largest), ("running.total", old_total)):
-                if dtype_of(name, array) != np.float64:
-                    raise TypeError(f"{name} must be float64; got {array.dtype}")
-                if tuple(array.shape) != (n_rows,):
-                    raise ShapeError(f"{name} must be of {n_rows} rows; got {tuple(array.shape)}")
             count += old_count
         if n_rows:
             lanes = n_lanes(n_weights)
@@ -130,13 +126,3 @@ class Transforms(Launching):
                 log_weights, lanes, count, old_largest, old_total, old_count, value, largest, total
             )
         return LogMean(value, largest, total, count)
-
-
-def _check_cross_entropy(rbm: Any, mu: Any, nu: Any, n_groups: int) -> tuple[np.dtype[Any], int, int]:
-    """Dtype, rows, and units of a group."""
-    sizes = check_machine(rbm)
-    n_units = sizes.n1 + sizes.n2
-    n_rows = check_rows("mu", mu, n_units, sizes.dtype)
-    if check_rows("nu", nu, n_units, sizes.dtype) != n_rows:
-        raise ShapeError(f"nu must have the {n_rows} rows of mu; got {tuple(nu.shape)}")
-    return sizes.dtype, n_rows, group_slices(n_units, n_groups)[0].stop

@@ -19,8 +19,12 @@ from accelerated import BackendUnavailable
 
 FOLDER = Path(__file__).parent
 
-#: For every compiler and architecture. No fast mathematics: accuracy is stated for the exact forms.
-OPTIONS = ("--std=c++17",)
+# For every compiler and architecture. No fast mathematics: accuracy is stated for the exact forms.
+_OPTIONS = ("--std=c++17",)
+
+# Where a compiler fuses a b + c depends on what surrounds it. The transforms' bits must not depend on what else is
+# asked for, and their error-free sums count on every rounding: there multiply-adds are fused where fma is written only.
+_OPTIONS_OF = {"transforms.cu": ("--fmad=false",)}
 
 _INCLUDE = re.compile(r'^#include "(?P<name>[\w.]+)"\n', re.MULTILINE)
 _ONCE = "#pragma once\n"  # says nothing in a text that includes nothing
@@ -48,6 +52,11 @@ def source(name: str) -> str:
         )
 
     return paste(name)
+
+
+def options(name: str) -> tuple[str, ...]:
+    """Options that ``cuda_raw/NAME`` is compiled with, the same for NVRTC, nvcc and CuPy."""
+    return _OPTIONS + _OPTIONS_OF.get(name, ())
 
 
 def machine_code(name: str, expressions: tuple[str, ...], architecture: int) -> Machine:
@@ -84,8 +93,8 @@ def _by_nvrtc(nvrtc: Any, name: str, expressions: tuple[str, ...], architecture:
     try:
         for expression in expressions:
             call(nvrtc.nvrtcAddNameExpression(program, expression.encode()))
-        options = (*OPTIONS, f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v")
-        (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+        given = [*options(name), f"--gpu-architecture=sm_{architecture}", "--ptxas-options=-v"]
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(given), [option.encode() for option in given])
         log = read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).rstrip(b"\0").decode()
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             raise RuntimeError(f"{name} does not compile for sm_{architecture}:\n{log}")
@@ -103,8 +112,8 @@ def _by_nvcc(nvcc: str, name: str, expressions: tuple[str, ...], architecture: i
         written = Path(folder) / f"{Path(name).stem}.cu"
         written.write_text(text, encoding="utf-8")
         target = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
-        command = [nvcc, *OPTIONS, target, "-cubin", "-Xptxas=-v", "--keep", f"--keep-dir={folder}", written.name]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        command = [nvcc, *options(name), target, "-cubin", "-Xptxas=-v", "--keep", f"--keep-dir={folder}"]
+        done = subprocess.run([*command, written.name], cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{name} does not compile for sm_{architecture}:\n{done.stderr}")
         return Machine(written.with_suffix(".cubin").read_bytes(), written.with_suffix(".ptx").read_text(), done.stderr)

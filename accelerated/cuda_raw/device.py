@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from accelerated import BackendUnavailable
+from accelerated.arguments import check_output, not_on_device
 from accelerated.cuda_raw import compile as cuda_compile
-from reference.vocabulary import Array, ShapeError
+from accelerated.protocol import Machine
+from reference.vocabulary import Array
 
 _DLPACK_CUDA = 2  # kDLCUDA of the DLPack header
+_MOST_STATIC_BYTES = 1024  # of shared memory in kernels that have dynamic shared memory too
 
 
 class Kernel(Protocol):
@@ -138,10 +141,7 @@ class CupyGpu:
         elif hasattr(value, "__dlpack__") and value.__dlpack_device__()[0] == _DLPACK_CUDA:
             array = self._cupy.from_dlpack(value)
         else:
-            raise TypeError(
-                f"{name} must be an array on a CUDA device; got {type(value).__module__}.{type(value).__name__}. "
-                "Move it with backend.asarray"
-            )
+            raise not_on_device(name, value)
         here = self._cupy.cuda.runtime.getDevice()
         if array.device.id != here:
             raise TypeError(f"{name} must be on the current device, cuda:{here}; got cuda:{array.device.id}")
@@ -179,14 +179,15 @@ class CupyGpu:
 
     def _compile(self, file: str, expression: str, device: int) -> Kernel:
         module = self._cupy.RawModule(
-            code=cuda_compile.source(file), options=cuda_compile.OPTIONS, name_expressions=(expression,)
+            code=cuda_compile.source(file), options=cuda_compile.options(file), name_expressions=(expression,)
         )
         function = module.get_function(expression)
-        static_limit = 48 * 1024  # more than this has to be asked for
+        allowed = 48 * 1024 - _MOST_STATIC_BYTES  # more than 48 KiB, with what is static, has to be asked for
 
         def launch(n_blocks: int, n_threads: int, arguments: tuple[Any, ...], shared_bytes: int = 0) -> None:
-            if shared_bytes > static_limit:
-                function.max_dynamic_shared_size_bytes = shared_bytes
+            nonlocal allowed
+            if shared_bytes > allowed:  # never lowered: a captured graph launches with what it was captured with
+                function.max_dynamic_shared_size_bytes = allowed = shared_bytes
             passed = tuple(np.uint64(0) if argument is None else argument for argument in arguments)
             function((n_blocks,), (n_threads,), passed, shared_mem=shared_bytes)
 
@@ -199,11 +200,13 @@ def output(gpu: Gpu, name: str, value: Any, shape: tuple[int, ...], dtype: np.dt
     Raises   ShapeError or TypeError unless it is a C-contiguous array on the device, of that shape and dtype.
     """
     array = gpu.array(name, value)
-    if tuple(array.shape) != shape:
-        raise ShapeError(f"{name} must be {shape}; got {tuple(array.shape)}")
-    if array.dtype != dtype or not array.flags.c_contiguous:
-        raise TypeError(f"{name} must be a C-contiguous array of {dtype}; got {array.dtype}")
+    check_output(name, array, shape, dtype)
     return array
+
+
+def machine_on(gpu: Gpu, rbm: Any) -> Machine:
+    """The machine in arrays of ours, C-contiguous."""
+    return Machine(*(gpu.contiguous(gpu.array(name, getattr(rbm, name))) for name in Machine._fields))
 
 
 def c_type(dtype: np.dtype[Any]) -> str:

@@ -3,6 +3,7 @@
 // float32: written out in additions, multiplications and fused multiply-adds, which round alike everywhere, and two
 // estimates that are then corrected; so the accuracy that is measured on a CPU is that of the kernels.
 // float64: those of the platform's library, and sums of two doubles after reference/smoothing/compensated.py.
+// Compiled so that nothing is fused but what is written as fma: see options in compile.py.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -22,22 +23,6 @@
 constexpr float FLT_LARGEST = 3.402823466e+38f;
 constexpr double DBL_LARGEST = 1.7976931348623157e308;
 constexpr double DBL_SMALLEST_NORMAL = 2.2250738585072014e-308;
-
-// a b, and never part of a fused multiply-add: where what the rounding lost is added later, it must be lost only once.
-SCALAR float rounded_product(float a, float b) {
-#if defined(__CUDACC__)
-  return __fmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
-SCALAR double rounded_product(double a, double b) {
-#if defined(__CUDACC__)
-  return __dmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
 
 // ---- float32 --------------------------------------------------------------------------------------------------------
 
@@ -168,7 +153,7 @@ SCALAR Two two_sum(double a, double b) {
 }
 
 SCALAR Two two_product(double a, double b) {
-  double product = rounded_product(a, b);
+  double product = a * b;
   return {product, fma(a, b, -product)};
 }
 

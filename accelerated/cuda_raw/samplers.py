@@ -3,10 +3,11 @@
 Which kernel computes a result depends on the dtype and the size of the machine, and on the device's shared memory:
 
     float32, gibbs, up to 224 units a side    gibbs.cu: couplings stay on the multiprocessor, one launch for all sweeps
-    float32, gibbs, larger, or with less than tiles.cu: couplings stream through L2, a launch for each half of a sweep
-        158 KiB of shared memory a block
+    float32, gibbs, up to 8192 units a side   tiles.cu: couplings stream through L2, a launch for each half of a sweep
     float64, gibbs                            gibbs_double.cu
     tempering, ais, reverse_ais               tempering.cu, annealing.cu: in double for both dtypes
+
+224 x 224 takes 162 KiB of shared memory a block; where a device has less, fewer units stay and tiles.cu begins sooner.
 
 The number of chains decides only how they are spread over blocks. That changes no bit: in float32 a logit's sums are of
 whole numbers, exact in any order (slices.cuh); in double every block adds in the same order.
@@ -27,9 +28,9 @@ from accelerated.arguments import (
     check_machine,
     check_path,
     check_rows,
-    dtype_of,
+    check_step_array,
 )
-from accelerated.cuda_raw.device import Gpu, c_type, output
+from accelerated.cuda_raw.device import Gpu, c_type, machine_on, output
 from accelerated.protocol import Machine, TemperedReplicas
 from reference.vocabulary import Array, DomainError, ShapeError, as_ladder, check_count
 
@@ -40,7 +41,7 @@ TILE_UNITS, RESIDENT_UNITS, LARGEST_UNITS = 16, 224, 8192
 _DOUBLE_THREADS = 256  # of gibbs_double.cu, annealing.cu and tempering.cu
 _SMALL_THREADS = 256  # of the small kernels in tiles.cu
 _MEASURED = 256  # partial results of the largest |W|
-_STATIC_BYTES = 128  # of shared memory that gibbs.cu has besides
+_STATIC_BYTES = 512  # of shared memory that a kernel has besides: annealing.cu, the most
 _BLOCK_CHAINS = 64  # what a block carries at most where there are many chains
 
 
@@ -71,7 +72,7 @@ class Samplers:
         seed, first_step, first_chain = check_address(
             seed, 0 if on_device is not None else step, n_sweeps, n_chains, first_chain
         )
-        machine, start = self._machine(rbm), self.gpu.contiguous(self.gpu.array("z1", z1))
+        machine, start = machine_on(self.gpu, rbm), self.gpu.contiguous(self.gpu.array("z1", z1))
         shapes = (n_chains, sizes.n1), (n_chains, sizes.n2)
         if out is None:
             states = tuple(self.gpu.empty(shape, sizes.dtype) for shape in shapes)
@@ -120,10 +121,10 @@ class Samplers:
         shared_bytes = n_columns * (8 * n_words + 8 + 8 + 4 + 4 * n_words)
         if shared_bytes > self.gpu.shared_bytes:
             raise DomainError(
-                f"inv_temps must be few enough that the replicas of a chain fit one block; {n_replicas} need "
-                f"{shared_bytes} bytes of {self.gpu.shared_bytes}"
+                f"inv_temps must be few enough that the replicas of a chain fit one block; {n_replicas} of "
+                f"{sizes.n1} + {sizes.n2} units need {shared_bytes} bytes of {self.gpu.shared_bytes}"
             )
-        machine = self._machine(rbm)
+        machine = machine_on(self.gpu, rbm)
         z1_out = self.gpu.empty((n_rows, sizes.n1), sizes.dtype)
         z2_out = self.gpu.empty((n_rows, sizes.n2), sizes.dtype)
         n_accepted = self.gpu.zeros(n_replicas - 1, np.int64)
@@ -169,7 +170,7 @@ class Samplers:
         base1, base2 = check_base(base, sizes)
         n_steps = len(path) - 1
         seed, _, first_chain = check_address(seed, 0, n_steps, n_chains, first_chain)
-        machine = self._machine(rbm)
+        machine = machine_on(self.gpu, rbm)
         base1 = self.gpu.contiguous(self.gpu.array("base.a1", base1))
         base2 = self.gpu.contiguous(self.gpu.array("base.a2", base2))
         if z1 is not None:
@@ -194,7 +195,7 @@ class Samplers:
                     np.uint32(first_chain),
                     np.uint64(seed),
                 ),
-                _double_bytes(sizes.n1, sizes.n2),
+                self._double_bytes(sizes.n1, sizes.n2),
             )
         return log_weights
 
@@ -217,7 +218,7 @@ class Samplers:
                 np.int32(n_sweeps),
                 *address,
             ),
-            _double_bytes(n1, n2),
+            self._double_bytes(n1, n2),
         )
 
     def _gibbs_resident(
@@ -336,8 +337,15 @@ class Samplers:
             self._scratch[key] = _Scratch(self.gpu, rows, columns, padded_chains)
         return self._scratch[key]
 
-    def _machine(self, rbm: Any) -> Machine:
-        return Machine(*(self.gpu.contiguous(self.gpu.array(name, getattr(rbm, name))) for name in Machine._fields))
+    def _double_bytes(self, n1: int, n2: int) -> int:
+        """Shared memory for the states of a block's 8 chains in gibbs_double.cu and annealing.cu."""
+        n_bytes = 8 * (_words(n1) + _words(n2)) * 4
+        if n_bytes > self.gpu.shared_bytes - _STATIC_BYTES:
+            raise DomainError(
+                f"a machine must be small enough that the states of 8 chains fit one block; {n1} + {n2} units need "
+                f"{n_bytes} bytes of {self.gpu.shared_bytes - _STATIC_BYTES}"
+            )
+        return n_bytes
 
     def _vectors(self, W: Any) -> Any:
         """Whether every row of W starts where four entries can be read at once."""
@@ -345,8 +353,7 @@ class Samplers:
 
     def _step(self, step: Any) -> Any:
         array = self.gpu.array("step", step)
-        if dtype_of("step", array) != np.int64 or array.size != 1:
-            raise TypeError(f"step must be a number or one int64 on the device; got {array.size} of {array.dtype}")
+        check_step_array(array)
         return array
 
 
@@ -369,8 +376,9 @@ class Resident:
 
 
 def fits(n1: int, n2: int, shared_bytes: int) -> bool:
-    """Whether a float32 machine can stay on a multiprocessor."""
-    return max(n1, n2) <= RESIDENT_UNITS and Resident(n1, n2, 1, 1, 1).shared_bytes <= shared_bytes - _STATIC_BYTES
+    """Whether a float32 machine can stay on a multiprocessor, with as many chains as a block carries at most."""
+    most = Resident(n1, n2, 1, _BLOCK_CHAINS // 8, _BLOCK_CHAINS)
+    return max(n1, n2) <= RESIDENT_UNITS and most.shared_bytes <= shared_bytes - _STATIC_BYTES
 
 
 def resident_plan(n1: int, n2: int, n_chains: int, n_multiprocessors: int, shared_bytes: int) -> Resident:
@@ -400,10 +408,6 @@ class _Scratch:
 def _tile_bytes(side: int, group: int, source_bytes: int) -> int:
     n_stages, n_rows, stride = 3, *((32, 64 + 8) if side == 2 else (64, 32 + 8))
     return n_stages * 2 * n_rows * stride * 2 + 8 * group * (source_bytes // 4 | 1) * 4
-
-
-def _double_bytes(n1: int, n2: int) -> int:
-    return 8 * (_words(n1) + _words(n2)) * 4
 
 
 def _words(n_units: int) -> int:

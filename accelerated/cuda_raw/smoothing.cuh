@@ -11,11 +11,14 @@ struct Sharpness {
   double beta, inverse, d, sqrt_d, one_minus_d, share, central_share;  // d = e^-beta; 2 (1-d)/beta; (1-d)^2/(2 beta)
 };
 
-
-// The same, each rounded to float32; apart, because a conversion costs as much as eight multiplications.
+// The same, each rounded to float32; apart, because a conversion costs as much as eight multiplications. And e^beta,
+// which float32 may not hold, as growth 2^whole; and tanh(beta/4).
 struct Sharpness32 {
-  float beta, inverse, d, sqrt_d, one_minus_d, share, central_share;
+  float beta, inverse, d, sqrt_d, one_minus_d, share, central_share, growth, whole, tanh_quarter;
 };
+
+// Whether growth 2^whole is exact enough, and what is multiplied by beta far from underflow.
+SCALAR bool moderate(const Sharpness32& s) { return s.beta >= 0x1p-20f && s.beta <= 4096.0f; }
 
 struct Smoothed {
   double zeta, dzeta_dlogit_q, dzeta_drho, dzeta_dbeta;

@@ -119,7 +119,7 @@ SCALAR bool exponential_float(float rho, float logit, const Sharpness32& s, floa
   float t = square * unit_squared;
   float t_low = fmaf(half.high + half.high, half.low, fmaf(half.high, half.high, -square)) * unit_squared;
   float both = 1.0f + t, both_low = ((1.0f - both) + t) + t_low;
-  float p = quotient(1.0f, both), q = rounded_product(t, p), sqrt_pq = half.high * unit * p;
+  float p = quotient(1.0f, both), q = t * p, sqrt_pq = half.high * unit * p;
   float q_rest = fmaf(-q, both, t) + fmaf(-q, both_low, t_low);  // q + q_rest p
   bool mirrored = logit > 0.0f;
   float complement = 1.0f - rho;
@@ -167,7 +167,7 @@ SCALAR bool exponential_float(float rho, float logit, const Sharpness32& s, floa
 SCALAR float exponential_nu(float zeta, float logit, float beta) {
   float middle = 2.0f * zeta - 1.0f, part = middle + 1.0f;  // the sum 2 zeta - 1 in two parts,
   float middle_low = (2.0f * zeta - part) + ((part - middle) - 1.0f);
-  float ratio = rounded_product(beta, middle);  // times beta,
+  float ratio = beta * middle;  // times beta,
   float ratio_low = fmaf(beta, middle, -ratio) + beta * middle_low;
   float odds = logit + ratio;
   part = odds - logit;  // plus the logit

@@ -43,10 +43,18 @@ template <typename T>
 SCALAR bool in_domain(T rho, T logit) { return rho >= 0 && rho <= 1 && logit == logit; }
 
 // What float32 cannot do, or what no number is: by a call, so that it costs the others no registers.
-template <int WANTED>
-SCALAR_RARE Sample<float> rare_exponential(float rho, float logit, float beta) {
+template <int KIND, int WANTED>
+SCALAR_RARE Sample<float> rare(float rho, float logit, double beta) {
   if (!in_domain(rho, logit)) return {NAN, NAN, NAN, NAN, NAN, NAN};
-  return rounded<float>(exponential_double<WANTED>(rho, logit, sharpness_of(beta)));
+  return rounded<float>(smooth_in_float64<float, KIND, WANTED>(rho, logit, sharpness_of(beta)));
+}
+
+// In float32 but for dzeta_dbeta; false for what is rare. The power function has no such formulas.
+template <int KIND, int WANTED>
+SCALAR bool smooth_in_float32(float rho, float logit, const Sharpness32& s, Sample<float>& x) {
+  if (KIND == EXPONENTIAL) return exponential_float<WANTED>(rho, logit, s, x.zeta, x.dzeta_dlogit_q, x.dzeta_drho);
+  if (KIND == LOGISTIC) return logistic_float<WANTED>(rho, logit, s, x.zeta, x.dzeta_dlogit_q, x.dzeta_drho);
+  return spike_exponential_float<WANTED>(rho, logit, s, x.zeta, x.dzeta_dlogit_q, x.dzeta_drho);
 }
 
 // log r(zeta|1) - log r(zeta|0)
@@ -72,6 +80,25 @@ SCALAR double nu(double zeta, double logit, double beta) {
   return sigmoid(add(exact<Number>(logit), power_log_ratio<Number>(zeta, beta)));
 }
 
+// log_ratio and nu of the rounded zeta, in float32; NaN for that. The power function has no such formulas.
+template <int KIND, int WANTED>
+SCALAR void posterior_in_float32(float logit, const Sharpness& s, const Sharpness32& s32, Sample<float>& x) {
+  if (KIND == EXPONENTIAL) {
+    if (WANTED & LOG_RATIO) x.log_ratio = s32.beta * (2.0f * x.zeta - 1.0f);
+    if (WANTED & NU) x.nu = exponential_nu(x.zeta, logit, s32.beta);
+  } else if (KIND == LOGISTIC) {
+    if (WANTED & (LOG_RATIO | NU)) {
+      const TwoFloats odds = logistic_log_odds_float(x.zeta, s32, (float)(s.beta - (double)s32.beta));
+      if (WANTED & LOG_RATIO) x.log_ratio = odds.high + odds.low;
+      if (WANTED & NU) x.nu = posterior(logit, odds);
+    }
+  } else {
+    const float odds = x.zeta > 0.0f ? INFINITY : x.zeta == 0.0f ? -INFINITY : x.zeta;
+    if (WANTED & LOG_RATIO) x.log_ratio = odds;
+    if (WANTED & NU) x.nu = odds != odds ? odds : (isinf(logit) ? logit : odds) > 0.0f ? 1.0f : 0.0f;
+  }
+}
+
 // zeta and what is wanted with it, each rounded once; log_ratio and nu are those of the rounded zeta. NaN outside the
 // domain.
 template <int KIND, int WANTED>
@@ -85,28 +112,23 @@ SCALAR Sample<double> smooth(double rho, double logit, const Sharpness& s, const
 
 template <int KIND, int WANTED>
 SCALAR Sample<float> smooth(float rho, float logit, const Sharpness& s, const Sharpness32& s32) {
-  Sample<float> x;
-  if (KIND == EXPONENTIAL) {
-    const bool ordinary = exponential_float<WANTED>(rho, logit, s32, x.zeta, x.dzeta_dlogit_q, x.dzeta_drho);
-    // What float32 computes stays the same whatever else is wanted.
-    if (WANTED & DZETA_DBETA) {
-      const Sample<float> all = rare_exponential<WANTED>(rho, logit, s32.beta);
-      if (!ordinary) x = all;
-      x.dzeta_dbeta = all.dzeta_dbeta;
-    } else if (!ordinary) {
-      x = rare_exponential<WANTED>(rho, logit, s32.beta);
-    }
-  } else {
+  if (KIND == POWER) {
     if (!in_domain(rho, logit)) return {NAN, NAN, NAN, NAN, NAN, NAN};
-    x = rounded<float>(smooth_in_float64<float, KIND, WANTED>(rho, logit, s));
+    Sample<float> x = rounded<float>(smooth_in_float64<float, KIND, WANTED>(rho, logit, s));
+    if (WANTED & LOG_RATIO) x.log_ratio = (float)log_ratio<float, KIND>(x.zeta, s.beta);
+    if (WANTED & NU) x.nu = (float)nu<float, KIND>(x.zeta, logit, s.beta);
+    return x;
   }
-  if (WANTED & LOG_RATIO) {
-    x.log_ratio =
-        KIND == EXPONENTIAL ? s32.beta * (2.0f * x.zeta - 1.0f) : (float)log_ratio<float, KIND>(x.zeta, s.beta);
+  Sample<float> x;
+  const bool ordinary = smooth_in_float32<KIND, WANTED>(rho, logit, s32, x);
+  // What float32 computes stays the same whatever else is wanted.
+  if (WANTED & DZETA_DBETA) {
+    const Sample<float> all = rare<KIND, WANTED>(rho, logit, s.beta);
+    if (!ordinary) x = all;
+    x.dzeta_dbeta = all.dzeta_dbeta;
+  } else if (!ordinary) {
+    x = rare<KIND, WANTED>(rho, logit, s.beta);
   }
-  if (WANTED & NU) {
-    x.nu =
-        KIND == EXPONENTIAL ? exponential_nu(x.zeta, logit, s32.beta) : (float)nu<float, KIND>(x.zeta, logit, s.beta);
-  }
+  posterior_in_float32<KIND, WANTED>(logit, s, s32, x);
   return x;
 }

@@ -142,3 +142,87 @@ SCALAR Smoothed logistic_double(double rho, double logit, const Sharpness& s) {
   }
   return result;
 }
+
+// ---- float32 --------------------------------------------------------------------------------------------------------
+
+// The same root by one formula for the whole line, in float32 throughout. Everything is multiplied by 1 + t, where
+// t = e^{-|l|} is the quotient of the smaller of p and q and the larger:
+//
+//     (1 + t) B = near + d far,   rho - (1 - rho) t and rho t - (1 - rho), near the one that cancels on the plateau.
+//
+// e^{-beta zeta} = y/(2 rho) or 2 (1 - rho) d/y, whichever adds equal signs, y = |B| + S; d = e^-beta stays apart as
+// 2^-whole/growth, for a logarithm takes mantissa and exponent apart anyway. An error of that quotient's last digits is
+// one of eps/beta in zeta, and one rounding of rho always does as much.
+//
+// False for the rare inputs that need float64's range: no number, both ends, t below 1e-35, rho so small or modes so
+// far away that squares underflow.
+template <int WANTED>
+SCALAR bool logistic_float(float rho, float logit, const Sharpness32& c, float& zeta, float& dlogit, float& drho) {
+  float size = fabsf(logit);
+  Exponential parts = exp_parts(-fminf(size, 80.0f));
+  float unit = power_of_two(parts.n), t = parts.high * unit, t_low = parts.low * unit, both = 1.0f + t;
+  float rest = 1.0f - rho, rest_low = (1.0f - rest) - rho;
+  float of_p = fmaf(-rest_low, t, fmaf(-rest, t_low, fmaf(-rest, t, rho)));
+  float of_q = fmaf(rho, t_low, fmaf(rho, t, -rest));
+  float near = logit < 0.0f ? of_q : of_p, far = logit < 0.0f ? of_p : of_q, B = fmaf(c.d, far, near);
+  float overlap = rho * both * (rest * both) * (4.0f * c.d), square = fmaf(B, B, overlap);  // S^2
+  float S = square_root(square), y = fabsf(B) + S;
+  bool left = B < 0.0f;
+  bool ordinary = size <= 80.0f && rho > 0x1p-60f && rest > 0.0f && square > 0x1p-120f && moderate(c);
+
+  float end = 2.0f * (left ? rho : rest) * both;
+  float w = quotient(left ? y : end, left ? end : y * c.growth);  // times 2^-whole, if not left
+  int bits = bits_of(w) - 0x3F3504F3;                             // of sqrt(1/2)
+  float k = (float)(bits >> 23) - (left ? 0.0f : c.whole);
+  zeta = -log_of_parts(float_of((bits & 0x007FFFFF) + 0x3F3504F3) - 1.0f, k) * c.inverse;
+
+  if (WANTED & DZETA_DLOGIT_Q) dlogit = t * quotient(0.5f * c.share, both * S);
+  if (WANTED & DZETA_DRHO) {
+    float larger = quotient(y, end);
+    drho = fminf((1.0f + larger) * (1.0f + quotient(c.d, larger)) * quotient(both * c.inverse, S), FLT_LARGEST);
+  }
+  return ordinary;
+}
+
+// A number as the unevaluated sum of a float and a much smaller one.
+struct TwoFloats {
+  float high, low;
+};
+
+SCALAR TwoFloats sum_of_floats(float a, float b) {
+  float total = a + b, b_part = total - a;
+  return {total, (a - (total - b_part)) + (b - b_part)};
+}
+
+// log r(zeta|1)/r(zeta|0) = 2 log(1 + f) + beta (|zeta| - |1 - zeta|), 1 + f = (1 + e^{-beta |zeta|})/(1 + e^{-beta
+// |1 - zeta|}); or, where the two parts would cancel, 4 atanh P as above. beta_low is what beta is short of.
+SCALAR TwoFloats logistic_log_odds_float(float zeta, const Sharpness32& c, float beta_low) {
+  float offset = zeta - 0.5f;
+  Exponential parts = exp_parts(-fminf(c.beta * fabsf(offset), 80.0f));
+  float unit = power_of_two(parts.n), less = fmaf(parts.low, unit, fmaf(parts.high, unit, -1.0f));
+  float P = copysignf(quotient(-less, 2.0f + less) * c.tanh_quarter, offset);
+  bool small = fabsf(P) < 0.17f, inside = fabsf(offset) < 0.5f;
+
+  Exponential zero = exp_parts(-fminf(c.beta * fabsf(zeta), 80.0f));
+  Exponential one = exp_parts(-fminf(c.beta * fabsf(1.0f - zeta), 80.0f));
+  float from_zero = zero.high * power_of_two(zero.n), from_one = one.high * power_of_two(one.n);
+  float f = quotient(small ? P + P : from_zero - from_one, small ? 1.0f - P : 1.0f + from_one);
+  float k = f > 0.4142f ? 1.0f : f < -0.2928f ? -1.0f : 0.0f;
+  f = f > 0.4142f ? fmaf(0.5f, f, -0.5f) : f < -0.2928f ? fmaf(2.0f, f, 1.0f) : f;
+  float near = 2.0f * log_of_parts(f, k);
+
+  float middle = 2.0f * zeta - 1.0f, part = middle + 1.0f;  // the sum 2 zeta - 1 in two parts
+  float middle_low = (2.0f * zeta - part) + ((part - middle) - 1.0f);
+  if (!inside) middle = copysignf(1.0f, offset), middle_low = 0.0f;
+  float far = c.beta * middle, far_low = fmaf(c.beta, middle, -far);
+  far_low += fmaf(c.beta, middle_low, beta_low * middle);
+  TwoFloats odds = sum_of_floats(near, small ? 0.0f : far);
+  return {zeta == zeta ? odds.high : zeta, odds.low + (small ? 0.0f : far_low)};
+}
+
+// The sigmoid of a logit and log odds. A certain prior stays certain.
+SCALAR float posterior(float logit, TwoFloats log_odds) {
+  TwoFloats total = sum_of_floats(logit, log_odds.high);
+  float low = fabsf(total.high) < 200.0f ? total.low + log_odds.low : 0.0f;
+  return total.high == total.high ? sigmoid(total.high, low) : total.high;
+}

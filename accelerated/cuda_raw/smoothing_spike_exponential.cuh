@@ -40,3 +40,36 @@ SCALAR Smoothed spike_exponential_double(double rho, double logit, const Sharpne
   }
   return result;
 }
+
+// ---- float32 --------------------------------------------------------------------------------------------------------
+
+// The same by one formula for the whole of [0, 1], in float32 throughout. With e = e^{-l}, which is p/q,
+//
+//     s = (rho - p)/q = rho - (1 - rho) e,   zeta = log(1 + s (e^beta - 1))/beta,   1/q = 1 + e,
+//
+// where 1 + s (e^beta - 1) = 2^whole (2^-whole + h) stays in float32's range, and a logarithm takes mantissa and
+// exponent apart anyway. False for the rare inputs that need float64: no number, p or q below 1e-35, s below 1e-30.
+template <int WANTED>
+SCALAR bool spike_exponential_float(float rho, float logit, const Sharpness32& c, float& zeta, float& dlogit,
+                                    float& drho) {
+  Exponential parts = exp_parts(-fmaxf(fminf(logit, 80.0f), -80.0f));
+  float unit = power_of_two(parts.n), e = parts.high * unit, rest = 1.0f - rho;
+  float rest_low = (1.0f - rest) - rho, s = fmaf(-rest_low, e, fmaf(-rest, parts.low * unit, fmaf(-rest, e, rho)));
+  // s is off by a tenth of a rounding of rho. Within half of one it says nothing, least of all by how much a huge
+  // derivative exceeds the spike's 0: such a draw counts as on the spike.
+  bool beyond = s > 0x1p-25f * rho;
+  bool ordinary = fabsf(logit) <= 80.0f && fminf(rho, rest) >= 0.0f && !(beyond && s < 1e-30f) && moderate(c);
+
+  float rise = c.growth * c.one_minus_d, h = s * rise;  // e^beta - 1 = rise 2^whole
+  float none = power_of_two(-(int)fminf(c.whole, 127.0f)), total = none + h;  // 2^-whole, or 0 beyond 2^-126
+  int exponent = (bits_of(total) - 0x3F3504F3) & (int)0xFF800000;  // of total/sqrt(1/2), where a float has it
+  float scale = float_of(0x3F800000 - exponent);
+  float log_of_total = log_of_parts(fmaf(h, scale, fmaf(none, scale, -1.0f)), (float)(exponent >> 23) + c.whole);
+  zeta = rho == 1.0f ? 1.0f : fminf(log_of_total * c.inverse, 1.0f);
+
+  float slope = quotient(rise * c.inverse, total);  // 1 / r(zeta|1)
+  if (WANTED & DZETA_DLOGIT_Q) dlogit = beyond ? slope * rest * e : 0.0f;
+  if (WANTED & DZETA_DRHO) drho = beyond ? fminf(fmaf(slope, e, slope), FLT_LARGEST) : 0.0f;
+  if (!beyond) zeta = 0.0f;
+  return ordinary;
+}

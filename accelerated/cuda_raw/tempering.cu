@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(32 * DOUBLE_WARPS, 1)
     const int used = min(block_chains, n_chains - first_chain) * n_replicas;
     for (int column = threadIdx.x; column < n_columns; column += blockDim.x) {
         const int replica = column % n_replicas;
-        rows[column] = column < used ? replica * n_chains + first_chain + column / n_replicas : 0;
+        rows[column] = column < used ? (unsigned int)replica * n_chains + first_chain + column / n_replicas : 0;
         inv_temp[column] = inv_temps[replica];
     }
     __syncthreads();

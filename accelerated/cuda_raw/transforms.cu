@@ -35,13 +35,15 @@ __device__ __forceinline__ void store(T* array, const Pack<T>& pack, long long f
 // zeta, and of the other outputs those that WANTED names, for n elements; ``aligned`` says that all arrays are to 16
 // bytes.
 template <typename T, int KIND, int WANTED>
-__global__ void __launch_bounds__(256, sizeof(T) == 4 && KIND == EXPONENTIAL && !(WANTED & DZETA_DBETA) ? 4 : 2)
+__global__ void __launch_bounds__(256, sizeof(T) == 4 && KIND != POWER && !(WANTED & DZETA_DBETA) ? 4 : 2)
     inverse_cdf(long long n, const T* rho, const T* logit_q, T* zeta, T* dzeta_dlogit_q, T* dzeta_drho, T* dzeta_dbeta,
                 T* log_ratio, T* nu, int aligned, double beta, double inverse, double d, double sqrt_d,
                 double one_minus_d, double share, double central_share, float beta32, float inverse32, float d32,
-                float sqrt_d32, float one_minus_d32, float share32, float central_share32) {
+                float sqrt_d32, float one_minus_d32, float share32, float central_share32, float growth, float whole,
+                float tanh_quarter) {
   const Sharpness sharpness{beta, inverse, d, sqrt_d, one_minus_d, share, central_share};
-  const Sharpness32 sharpness32{beta32, inverse32, d32, sqrt_d32, one_minus_d32, share32, central_share32};
+  const Sharpness32 sharpness32{beta32,  inverse32,       d32,    sqrt_d32, one_minus_d32,
+                                share32, central_share32, growth, whole,    tanh_quarter};
   const long long stride = (long long)gridDim.x * blockDim.x * Pack<T>::SIZE;
   long long first = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * Pack<T>::SIZE;
   for (; first < n; first += stride) {

@@ -1,9 +1,9 @@
 """Transforms and reductions in CUDA C++: the host's side, which checks arguments, chooses a kernel and launches it.
 
 The inverse CDF is one kernel per kind, dtype and set of extras, compiled when it is first asked for, so that nothing
-unasked is computed. For float32 arrays the overlapping exponentials are computed in float32 throughout, but for inputs
-beyond its range; dzeta_dbeta and the other kinds in float64, rounded once. The cross-entropy leaves its matrix products
-to cuBLAS.
+unasked is computed. For float32 arrays all kinds but the power function are computed in float32 throughout, but for
+inputs beyond its range; the power function and dzeta_dbeta in float64, rounded once. The cross-entropy leaves its
+matrix products to cuBLAS.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from accelerated.arguments import check_machine, check_matrix, check_rows, check_transform, common_dtype
-from accelerated.cuda_raw.device import Gpu
+from accelerated.arguments import (
+    check_matrix,
+    check_posterior,
+    check_running,
+    check_transform,
+    check_upstream,
+    common_dtype,
+)
+from accelerated.cuda_raw.device import Gpu, c_type, machine_on, output
 from accelerated.protocol import EXTRAS, KINDS, CrossEntropyGradients, Entropy, LogMean, Machine, Smoothed
-from reference.boltzmann_kl import group_slices
-from reference.vocabulary import ShapeError, check_count
+from reference.vocabulary import check_count
 
 _FILE = "transforms.cu"
 _THREADS = 256  # of a block, in every kernel
@@ -59,7 +65,7 @@ class Transforms:
             aligned = all(self.gpu.address(array) % 16 == 0 for array in arrays if array is not None)
             wanted = sum(1 << bit for bit, extra in enumerate(EXTRAS) if extra in extras)
             n_packs = -(-rho.size * dtype.itemsize // 16)
-            self.gpu.kernel(_FILE, f"inverse_cdf<{_c_type(dtype)}, {KINDS.index(kind)}, {wanted}>")(
+            self.gpu.kernel(_FILE, f"inverse_cdf<{c_type(dtype)}, {KINDS.index(kind)}, {wanted}>")(
                 self._n_blocks(n_packs),
                 _THREADS,
                 (np.int64(rho.size), *arrays, np.int32(aligned), *sharpness_constants(sharpness)),
@@ -74,7 +80,7 @@ class Transforms:
         value, derivative = self.gpu.empty(n_rows, dtype), self.gpu.empty((n_rows, n_columns), dtype)
         rows = _Rows(n_rows, n_columns)
         if n_rows:
-            self.gpu.kernel(_FILE, f"entropy<{_c_type(dtype)}>")(
+            self.gpu.kernel(_FILE, f"entropy<{c_type(dtype)}>")(
                 rows.n_blocks,
                 _THREADS,
                 (np.int64(n_rows), np.int32(n_columns), logit_q, value, derivative, rows.lanes),
@@ -89,7 +95,7 @@ class Transforms:
         rows = _Rows(n_rows, n1 + n2)
         if n_rows:
             field = self._field(machine, mu, nu, straddle)
-            self.gpu.kernel(_FILE, f"expected_energy<{_c_type(mu.dtype)}>")(
+            self.gpu.kernel(_FILE, f"expected_energy<{c_type(mu.dtype)}>")(
                 rows.n_blocks,
                 _THREADS,
                 (np.int64(n_rows), np.int32(n1), np.int32(n2), mu, machine.a1, machine.a2, field, value, rows.lanes),
@@ -106,19 +112,17 @@ class Transforms:
         """
         machine, mu, nu, (first, second) = self._posterior(rbm, mu, nu, n_groups)
         dtype, n_rows, (n1, n2) = mu.dtype, mu.shape[0], machine.W.shape
-        upstream = self.gpu.array("upstream", upstream)
-        common_dtype(mu=mu, upstream=upstream)
-        if tuple(upstream.shape) != (n_rows,):
-            raise ShapeError(f"upstream must be ({n_rows},), one weight per row of mu; got {tuple(upstream.shape)}")
+        check_upstream(upstream, n_rows, dtype)
+        upstream = self.gpu.contiguous(self.gpu.array("upstream", upstream))
         if not n_rows:
             nothing = (self.gpu.zeros(shape, dtype) for shape in ((0, n1 + n2), (0, n1 + n2), n1, n2, (n1, n2)))
             return CrossEntropyGradients(*nothing)
-        sizes, c_type = (np.int64(n_rows), np.int32(n1), np.int32(n2)), _c_type(dtype)
+        sizes, real = (np.int64(n_rows), np.int32(n1), np.int32(n2)), c_type(dtype)
         weight, weighted = self.gpu.empty(n_rows, dtype), self.gpu.empty((n_rows, n2), dtype)
-        self.gpu.kernel(_FILE, f"weighted<{c_type}>")(
+        self.gpu.kernel(_FILE, f"weighted<{real}>")(
             self._n_blocks(n_rows * n2),
             _THREADS,
-            (*sizes, self.gpu.contiguous(upstream), mu, weight, weighted),
+            (*sizes, upstream, mu, weight, weighted),
         )
         field = self._field(machine, mu, nu, (first, second))
         earlier = self.gpu.empty((n_rows, n1), dtype)
@@ -133,7 +137,7 @@ class Transforms:
             dW[first:, :second] = mu[:, first:n1].T @ weighted[:, :second]
         da = weight @ mu
         dmu, dnu = (self.gpu.empty((n_rows, n1 + n2), dtype) for _ in range(2))
-        self.gpu.kernel(_FILE, f"unit_gradients<{c_type}>")(
+        self.gpu.kernel(_FILE, f"unit_gradients<{real}>")(
             self._n_blocks(n_rows * (n1 + n2)),
             _THREADS,
             (*sizes, np.int32(first), weight, machine.a1, machine.a2, field, earlier, same, dmu, dnu),
@@ -144,20 +148,19 @@ class Transforms:
         """See ``accelerated.protocol.Backend.importance_log_mean``. One pass; a row's result depends on it alone."""
         dtype = common_dtype(log_weights=log_weights)
         n_rows, n_weights = check_matrix("log_weights", log_weights)
-        check_count("the number of log_weights in a row", n_weights)
+        count = check_count("the number of log_weights in a row", n_weights)
         log_weights = self.gpu.contiguous(self.gpu.array("log_weights", log_weights))
         before: tuple[Any, Any] = (None, None)
-        count = n_weights
         if running is not None:
+            count += check_running(running, n_rows)
             before = (
-                output(self.gpu, "running.largest", running.largest, (n_rows,), np.dtype(np.float64)),
-                output(self.gpu, "running.total", running.total, (n_rows,), np.dtype(np.float64)),
+                self.gpu.contiguous(self.gpu.array("running.largest", running.largest)),
+                self.gpu.contiguous(self.gpu.array("running.total", running.total)),
             )
-            count = running.n_weights + n_weights
         value, largest, total = (self.gpu.empty(n_rows, np.float64) for _ in range(3))
         rows = _Rows(n_rows, n_weights)
         if n_rows:
-            self.gpu.kernel(_FILE, f"importance_log_mean<{_c_type(dtype)}>")(
+            self.gpu.kernel(_FILE, f"importance_log_mean<{c_type(dtype)}>")(
                 rows.n_blocks,
                 _THREADS,
                 (
@@ -179,16 +182,10 @@ class Transforms:
 
         Units first .. n1 - 1 and n1 .. n1 + second - 1 share a group; (n1, 0) if none does.
         """
-        sizes = check_machine(rbm)
-        n_units = sizes.n1 + sizes.n2
-        n_rows = check_rows("mu", mu, n_units, sizes.dtype)
-        if check_rows("nu", nu, n_units, sizes.dtype) != n_rows:
-            raise ShapeError(f"nu must have the {n_rows} rows of mu; got {tuple(nu.shape)}")
-        size = group_slices(n_units, n_groups)[0].stop
+        sizes, _, size = check_posterior(rbm, mu, nu, n_groups)
         first = sizes.n1 // size * size
         straddle = (first, first + size - sizes.n1) if first < sizes.n1 else (sizes.n1, 0)
-        parts = {"rbm.a1": rbm.a1, "rbm.a2": rbm.a2, "rbm.W": rbm.W}
-        machine = Machine(*(self.gpu.contiguous(self.gpu.array(name, part)) for name, part in parts.items()))
+        machine = machine_on(self.gpu, rbm)
         mu, nu = (self.gpu.contiguous(self.gpu.array(name, part)) for name, part in (("mu", mu), ("nu", nu)))
         return machine, mu, nu, straddle
 
@@ -224,26 +221,19 @@ class _Rows(NamedTuple):
 def sharpness_constants(beta: float) -> tuple[np.floating, ...]:
     """What the kernels need of the sharpness, in the order of ``Sharpness`` in smoothing.cuh, then all in float32.
 
-    beta, 1/beta, d = e^-beta, e^{-beta/2}, 1 - d, 2 (1 - d)/beta and (1 - d)^2/(2 beta).
+    beta, 1/beta, d = e^-beta, e^{-beta/2}, 1 - d, 2 (1 - d)/beta and (1 - d)^2/(2 beta); in float32 also growth and
+    whole, for which e^beta = growth 2^whole, and tanh(beta/4).
     """
     lost = -math.expm1(-beta)
     parts = beta, 1 / beta, math.exp(-beta), math.exp(-beta / 2), lost, 2 * (lost / beta), lost * (lost / beta) / 2
     with np.errstate(over="ignore", under="ignore"):  # a sharpness of float64 may be none of float32, and is not used
-        return (*(np.float64(part) for part in parts), *(np.float32(part) for part in parts))
+        single = *map(np.float32, parts), *map(np.float32, _scaled_exp(beta)), np.float32(math.tanh(beta / 4))
+    return (*(np.float64(part) for part in parts), *single)
 
 
-def output(gpu: Gpu, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """An array given to be written or read as it is.
-
-    Raises   ShapeError or TypeError unless it is a C-contiguous array on the device, of that shape and dtype.
-    """
-    array = gpu.array(name, value)
-    if tuple(array.shape) != shape:
-        raise ShapeError(f"{name} must be {shape}; got {tuple(array.shape)}")
-    if array.dtype != dtype or not array.flags.c_contiguous:
-        raise TypeError(f"{name} must be a C-contiguous array of {dtype}; got {array.dtype}")
-    return array
-
-
-def _c_type(dtype: np.dtype[Any]) -> str:
-    return "float" if dtype == np.float32 else "double"
+def _scaled_exp(exponent: float) -> tuple[float, int]:
+    """e^exponent = mantissa 2^whole, the mantissa in [0.7, 1.42]; up to e^10000, far beyond what the kernels use."""
+    exponent = min(exponent, 1e4)
+    whole = round(exponent / math.log(2))
+    high = float.fromhex("0x1.62e42feep-1")  # of log 2; times whole it is exact
+    return math.exp((exponent - whole * high) - whole * float.fromhex("0x1.a39ef35793c76p-33")), whole

@@ -201,7 +201,7 @@ def test_what_is_no_number_stays_none(backend, kind, dtype):
         return
     for output in host(backend, result):
         assert np.isnan(output[:4]).all()
-        assert np.isfinite(output[4])
+        assert not np.isnan(output[4])  # though the spike's log ratio is infinite
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
@@ -649,8 +649,6 @@ REFUSED = [
 @pytest.mark.parametrize(("operation", "change", "error", "message"), REFUSED)
 def test_bad_arguments_are_refused(backend, operation, change, error, message):
     needs(backend, operation)
-    if backend.name == "numpy_oracle" and change == {"upstream": "float64"}:
-        pytest.skip("the reference computes in float64, whatever it is given")
     arguments = calls(backend)[operation]
     for name, value in change.items():
         if isinstance(value, tuple) and name != "extras":  # the shape of an array
@@ -690,8 +688,6 @@ def test_a_base_that_does_not_fit_is_refused(backend):
 @pytest.mark.parametrize("wrong", [np.zeros((3, 7), np.float32), np.zeros((3, 5))], ids=["shape", "dtype"])
 def test_an_out_that_does_not_fit_is_refused(backend, wrong):
     needs(backend, "gibbs")
-    if backend.name == "numpy_oracle":
-        pytest.skip("the reference copies into whatever out is")
     arguments = calls(backend)["gibbs"]
     with pytest.raises((ShapeError, TypeError, DomainError), match="out"):
         backend.gibbs(**arguments, out=(backend.asarray(wrong), backend.asarray(np.zeros((3, 7), np.float32))))

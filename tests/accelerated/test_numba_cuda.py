@@ -211,10 +211,10 @@ def test_a_captured_graph_goes_on_with_the_step_on_the_device(backend):
     z1, z2 = torch.zeros(50, 100, device="cuda"), torch.zeros(50, 80, device="cuda")
     step = torch.zeros((), dtype=torch.int64, device="cuda")
     stream = torch.cuda.Stream()
-    backend.stream = stream.cuda_stream
 
     def three_sweeps():
-        backend.gibbs(machine, z1, 3, 7, step, out=(z1, z2))
+        with backend.on_stream(torch.cuda.current_stream().cuda_stream):
+            backend.gibbs(machine, z1, 3, 7, step, out=(z1, z2))
         step.add_(3)
 
     with torch.cuda.stream(stream):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import accelerated
-from accelerated.cuda_raw.compile import Machine, machine_code, source
+from accelerated.cuda_raw.compile import Machine, machine_code, options, source
+from accelerated.cuda_raw.device import CupyGpu
 from accelerated.cuda_raw.samplers import resident_plan
 
 SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}  # that a block may have, by architecture
@@ -95,3 +99,41 @@ def test_a_compiler_s_complaint_is_passed_on() -> None:
             machine_code("gibbs_double.cu", ("no_such_kernel",), 90)
     except accelerated.BackendUnavailable as error:
         pytest.skip(str(error))
+
+
+class FakeCupy:
+    """What ``CupyGpu`` needs of CuPy to compile and launch; it remembers how it was asked to."""
+
+    def __init__(self) -> None:
+        runtime = SimpleNamespace(getDeviceCount=lambda: 1, getDevice=lambda: 0, CUDARuntimeError=OSError)
+        self.cuda = SimpleNamespace(runtime=runtime, Device=lambda: SimpleNamespace(compute_capability="90"))
+        self.options: tuple[str, ...] = ()
+        self.asked_for: list[int] = []
+        self.launches: list[Any] = []
+
+    def RawModule(self, code: str, options: tuple[str, ...], name_expressions: tuple[str, ...]) -> Any:
+        self.options = options
+        fake = self
+
+        class Function:
+            max_dynamic_shared_size_bytes = property(fset=lambda _, n_bytes: fake.asked_for.append(n_bytes))
+
+            def __call__(self, *arguments: Any, shared_mem: int) -> None:
+                fake.launches.append((*arguments, shared_mem))
+
+        return SimpleNamespace(get_function=lambda expression: Function())
+
+
+def test_cupy_compiles_as_the_tests_do_and_is_asked_for_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCupy()
+    monkeypatch.setitem(sys.modules, "cupy", fake)  # type: ignore[arg-type]
+    gpu = CupyGpu()
+    launch = gpu.kernel("transforms.cu", "entropy<float>")
+    assert fake.options == options("transforms.cu")
+    assert "--fmad=false" in fake.options
+    for n_bytes in (1000, 48 * 1024, 100_000, 60_000, 100_001):  # 48 KiB are too many beside what is static
+        launch(3, 32, (None,), n_bytes)
+    assert fake.asked_for == [48 * 1024, 100_000, 100_001]
+    assert fake.launches[0] == ((3,), (32,), (0,), 1000)
+    gpu.kernel("gibbs_double.cu", "gibbs_double")
+    assert fake.options == options("gibbs_double.cu") == ("--std=c++17",)

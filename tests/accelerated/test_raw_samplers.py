@@ -293,13 +293,15 @@ def test_arguments_that_do_not_fit() -> None:
         backend.gibbs(rbm, memoryview_like(z1), 1, SEED, STEP)
     with pytest.raises(TypeError, match="z1 must be float32, the dtype of the machine; got float64"):
         backend.gibbs(rbm, z1.astype(np.float64), 1, SEED, STEP)
-    with pytest.raises(TypeError, match="step must be a number or one int64 on the device"):
+    with pytest.raises(TypeError, match=r"step must be a number or one int64 on the device; got float64"):
+        backend.gibbs(rbm, z1, 1, SEED, np.array([1.0]))
+    with pytest.raises(ShapeError, match=r"step must be a number or one int64 on the device; got \(2,\)"):
         backend.gibbs(rbm, z1, 1, SEED, np.array([1, 2]))
     with pytest.raises(DomainError, match="step must"):
         backend.gibbs(rbm, z1, 1, SEED, -1)
     with pytest.raises(ShapeError, match=r"out\[1\] must be \(3, 7\); got \(3, 5\)"):
         backend.gibbs(rbm, z1, 1, SEED, STEP, out=(z1, z1))
-    with pytest.raises(TypeError, match=r"out\[0\] must be a C-contiguous array of float32"):
+    with pytest.raises(TypeError, match=r"out\[0\] must be C-contiguous; its strides are \(4, 12\)"):
         backend.gibbs(rbm, z1, 1, SEED, STEP, out=(np.asfortranarray(z1), np.empty((3, 7), np.float32)))
     with pytest.raises(ShapeError, match="z1 must have a row for each replica and chain, 4"):
         backend.tempering(rbm, [0.5, 1.0], 2, 1, SEED, z1=z1)
@@ -309,6 +311,13 @@ def test_arguments_that_do_not_fit() -> None:
         backend.gibbs(
             Machine(*(np.zeros(n, np.float32) for n in (8193, 1, (8193, 1)))), states(1, 8193, np.float32), 1, 0, 0
         )
+    large = Machine(*(np.zeros(n) for n in (250_000, 1, (250_000, 1))))
+    for operation in (
+        lambda: backend.gibbs(large, np.zeros((1, 250_000)), 1, 0, 0),
+        lambda: backend.ais(large, (large.a1, large.a2), [0.0, 1.0], 1, 0),
+    ):
+        with pytest.raises(DomainError, match=r"states of 8 chains fit one block; 250000 \+ 1 units need 250048 bytes"):
+            operation()
 
 
 def memoryview_like(array: Any) -> Any:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 import accelerated
 from accelerated import BackendUnavailable
@@ -21,11 +22,10 @@ from accelerated.cuda_raw import compile as cuda_compile
 from accelerated.cuda_raw.transforms import Transforms, sharpness_constants
 from accelerated.protocol import EXTRAS, KINDS, LogMean, Machine, Smoothed
 from reference.vocabulary import DomainError, ShapeError
-from tests.accelerated.emulator import cuda as emulator
 from tests.accelerated.emulator.cuda import EmulatedGpu, compiler
 from validation import accuracy, agreement
 from validation.accuracy import BACKEND_KINDS
-from validation.cases import Cases, all_cases
+from validation.cases import Cases, all_cases, random_cases
 from validation.tolerances import TRANSFORM_MIXED_ERROR
 
 DTYPES = [np.float32, np.float64]
@@ -33,17 +33,6 @@ DTYPES = [np.float32, np.float64]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 kinds = pytest.mark.parametrize("kind", KINDS)
 host_compiler = pytest.mark.skipif(compiler() is None, reason="no g++ to compile the kernels for the host")
-
-
-# Compiled together: the compiler's start, and reading the sources, cost more than a kernel.
-emulator._TOGETHER["transforms.cu"] = (
-    *("inverse_cdf<float, 0, 1>", "inverse_cdf<double, 0, 1>", "inverse_cdf<float, 0, 31>"),
-    *(
-        f"{kernel}<{scalar}>"
-        for kernel in ("entropy", "expected_energy", "weighted", "unit_gradients", "importance_log_mean")
-        for scalar in ("float", "double")
-    ),
-)
 
 
 class Emulated(Transforms):
@@ -124,33 +113,19 @@ EXPORT(double, 0) EXPORT(double, 1) EXPORT(double, 2) EXPORT(double, 3)
 """
 
 
-@pytest.fixture(scope="module", params=["as the host", "moved", "contracted"])
+@pytest.fixture(scope="module", params=["as the host", "moved"])
 def elements(request, tmp_path_factory):
     """One element of every kind in host C++, (kind, cases) -> outputs.
 
-    Library functions as they are or moved, multiply-adds fused wherever the compiler likes or only where written.
+    Library functions as they are or moved. Nothing is fused but what is written so, as on the device.
     """
     if compiler() is None:
         pytest.skip("no g++ to compile the kernels for the host")
     folder = tmp_path_factory.mktemp("elements")
     head = "#define SEED 20181105u\n" + _PERTURBED if request.param == "moved" else ""
     (folder / "elements.cpp").write_text(head + cuda_compile.source("smoothing_kinds.cuh") + _ELEMENTS)
-    contraction = ["-ffp-contract=fast", "-mfma"] if request.param == "contracted" else ["-ffp-contract=off"]
-    if request.param == "contracted" and " fma " not in _cpu_flags():
-        pytest.skip("this CPU has no fused multiply-add to contract to")
-    command = [
-        compiler(),
-        "-std=c++17",
-        "-O2",
-        "-shared",
-        "-fPIC",
-        "-w",
-        *contraction,
-        "elements.cpp",
-        "-o",
-        "elements.so",
-    ]
-    subprocess.run(command, cwd=folder, check=True)
+    options = ["-std=c++17", "-O2", "-shared", "-fPIC", "-w", "-ffp-contract=off"]
+    subprocess.run([compiler(), *options, "elements.cpp", "-o", "elements.so"], cwd=folder, check=True)
     library = ctypes.CDLL(str(folder / "elements.so"))
 
     def run(kind, cases):
@@ -166,11 +141,6 @@ def elements(request, tmp_path_factory):
     return run
 
 
-def _cpu_flags():
-    cpu = Path("/proc/cpuinfo")
-    return cpu.read_text(encoding="ascii", errors="replace") if cpu.exists() else ""
-
-
 def inverse_of(outputs):
     return {name: values for name, values in outputs.items() if name in accuracy.OUTPUTS}
 
@@ -183,6 +153,17 @@ def test_mixed_error_against_the_truth(elements, kind, dtype):
     worst = accuracy.mixed_errors(
         inverse_of(elements(kind, cases)), cases.rho, cases.logit_q, cases.beta, BACKEND_KINDS[kind]
     )
+    for case in worst.values():
+        assert case.mixed_error <= TRANSFORM_MIXED_ERROR, case
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "power"])
+def test_derivatives_between_the_modes(elements, kind):
+    # At the rho next to p, where they change by orders of magnitude from one rho to the next.
+    rng = np.random.default_rng(15)
+    logit_q, beta = (3 * rng.standard_normal(100)).astype(np.float32), rng.uniform(20, 1000, 100).astype(np.float32)
+    cases = Cases(expit(-logit_q.astype(np.float64)).astype(np.float32), logit_q, beta)
+    worst = accuracy.mixed_errors(inverse_of(elements(kind, cases)), cases.rho, logit_q, beta, BACKEND_KINDS[kind])
     for case in worst.values():
         assert case.mixed_error <= TRANSFORM_MIXED_ERROR, case
 
@@ -215,6 +196,21 @@ def test_posterior_belongs_to_the_rounded_sample(elements, kind, dtype):
     operation = agreement.Operation(expected, lambda *_: outputs, "zeta", smoothing.unit_interval)
     for finding in agreement.disagreements(operation, sampled):
         assert finding.holds, finding
+
+
+@pytest.mark.parametrize("kind", ["logistic", "spike_exponential"])
+def test_a_sharpness_is_not_rounded_to_float32(elements, kind):
+    # e^-beta would lose what zeta, near 0, has; and beyond the stated domain float32 has not the range.
+    for beta in (1e-9, 0.3, 7.3, 123.456, 999.9, 1e5):
+        cases = random_cases(1_000, np.float32, seed=14)
+        cases = replace(cases, beta=np.full(len(cases), beta))
+        outputs = elements(kind, cases)
+        operation = agreement.Operation(
+            lambda rho, logit_q, beta: accuracy.reference_inverse_cdf(rho, logit_q, beta, BACKEND_KINDS[kind]),
+            lambda *_, found=outputs: inverse_of(found),
+        )
+        for finding in agreement.disagreements(operation, cases):
+            assert finding.holds, finding
 
 
 @dtypes
@@ -256,11 +252,12 @@ def test_inverse_cdf_writes_every_element_and_no_other(dtype):
 
 
 @host_compiler
-def test_what_else_is_wanted_changes_no_bit():
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "power"])
+def test_what_else_is_wanted_changes_no_bit(kind):
     # dzeta_dbeta is computed in float64 where the others are not.
     backend, cases = Emulated(), all_cases(500, np.float32, seed=3)[-500:]
-    everything = backend.inverse_cdf("exponential", cases.rho, cases.logit_q, 7.5, EXTRAS)
-    part = backend.inverse_cdf("exponential", cases.rho, cases.logit_q, 7.5)
+    everything = backend.inverse_cdf(kind, cases.rho, cases.logit_q, 7.5, EXTRAS)
+    part = backend.inverse_cdf(kind, cases.rho, cases.logit_q, 7.5)
     for name in ("zeta", "dzeta_dlogit_q"):
         np.testing.assert_array_equal(getattr(part, name), getattr(everything, name))
 
@@ -271,9 +268,9 @@ def test_out_is_filled_and_checked():
     logit_q = np.full((4, 5), 0.3, np.float32)
     fresh = backend.inverse_cdf("exponential", rho, logit_q, 7.5)
     out = Smoothed(np.empty_like(rho), np.empty_like(rho))
-    n_arrays = len(backend.gpu._guarded)
+    n_arrays = backend.gpu.n_allocations
     returned = backend.inverse_cdf("exponential", rho, logit_q, 7.5, out=out)
-    assert len(backend.gpu._guarded) == n_arrays  # nothing was allocated
+    assert backend.gpu.n_allocations == n_arrays
     assert returned.zeta is out.zeta
     for one, other in zip(fresh, out, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -282,7 +279,7 @@ def test_out_is_filled_and_checked():
     np.testing.assert_array_equal(in_place, fresh.zeta)
     with pytest.raises(ShapeError, match=r"out\.zeta must be \(4, 5\)"):
         backend.inverse_cdf("exponential", rho, logit_q, 7.5, out=Smoothed(np.empty((5, 4), np.float32), out[1]))
-    with pytest.raises(TypeError, match=r"out\.dzeta_dlogit_q must be a C-contiguous"):
+    with pytest.raises(TypeError, match=r"out\.dzeta_dlogit_q must be C-contiguous; its strides are \(4, 16\)"):
         backend.inverse_cdf("exponential", rho, logit_q, 7.5, out=Smoothed(out[0], np.empty((5, 4), np.float32).T))
     machine = Machine(*(np.zeros(shape, np.float32) for shape in (4, 1, (4, 1))))
     with pytest.raises(DomainError, match="n_groups must divide"):
@@ -361,7 +358,8 @@ def test_no_rows_and_no_units(dtype):
 _BUDGETS = {
     "inverse_cdf<float, 0, 1>": 64,
     "inverse_cdf<float, 0, 31>": 128,
-    "inverse_cdf<float, 1, 1>": 128,
+    "inverse_cdf<float, 1, 1>": 64,
+    "inverse_cdf<float, 2, 1>": 64,
     "inverse_cdf<double, 3, 31>": 128,
     "entropy<float>": 48,
     "entropy<double>": 64,
@@ -374,7 +372,11 @@ _BUDGETS = {
 
 @pytest.mark.parametrize("architecture", [80, 90])
 def test_kernels_compile_and_are_lean(architecture):
-    reports = _reports(architecture)
+    machine = _machine(architecture)
+    # Without a rounding of its own an operation may be fused with its neighbour, and bits depend on what else is asked.
+    assert "mul.rn.f32" in machine.ptx
+    assert not re.search(r"\b(add|sub|mul)\.f(32|64)\b", machine.ptx)
+    reports = _reports(machine)
     for expression, budget in _BUDGETS.items():
         registers, stores, loads = reports[expression]
         assert registers <= budget, f"{expression} needs {registers} registers"
@@ -382,13 +384,17 @@ def test_kernels_compile_and_are_lean(architecture):
         assert stores + loads <= 32, f"{expression} spills"
 
 
-def _reports(architecture):
-    """Registers, and bytes stored and loaded in spills, of each kernel of ``_BUDGETS``."""
+def _machine(architecture):
     try:
         machine = cuda_compile.machine_code("transforms.cu", tuple(_BUDGETS), architecture)
     except BackendUnavailable as unavailable:
         pytest.skip(str(unavailable))
     assert machine.cubin[:4] == b"\x7fELF"
+    return machine
+
+
+def _reports(machine):
+    """Registers, and bytes stored and loaded in spills, of each kernel of ``_BUDGETS``."""
     found = {}
     for expression in _BUDGETS:
         name, arguments = expression.rstrip(">").split("<")

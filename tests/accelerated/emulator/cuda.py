@@ -26,8 +26,9 @@ _OPTIONS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-x", "c++", "-w", "-ffp-co
 _GUARD = 64  # entries before and behind every array
 _MAX_PARAMETERS = 64
 
-# Kernels that are compiled together, because a compiler's start costs more than a kernel; others come one by one.
-_TOGETHER = {
+#: Kernels by file that are compiled together, because a compiler's start costs more than a kernel; others, and those of
+#: files that are not here, come one by one.
+TOGETHER = {
     "gibbs.cu": (
         *(
             "gibbs<1, 1, 1, 12>",
@@ -46,6 +47,12 @@ _TOGETHER = {
     ),
     "annealing.cu": ("anneal<float>", "anneal<double>"),
     "tempering.cu": ("temper<float>", "temper<double>"),
+    "transforms.cu": (
+        *("inverse_cdf<float, 0, 1>", "inverse_cdf<double, 0, 1>", "inverse_cdf<float, 0, 31>"),
+        *("entropy<float>", "expected_energy<float>", "weighted<float>", "unit_gradients<float>"),
+        *("entropy<double>", "expected_energy<double>", "weighted<double>", "unit_gradients<double>"),
+        *("importance_log_mean<float>", "importance_log_mean<double>"),
+    ),
 }
 
 
@@ -108,7 +115,7 @@ class EmulatedGpu:
         return array.ctypes.data
 
     def kernel(self, file: str, expression: str) -> Any:
-        together = () if self.edits else _TOGETHER.get(file, ())
+        together = () if self.edits else TOGETHER.get(file, ())
         if expression not in together:
             together = (expression,)
         library, index = _compiled(file, together, self.edits), together.index(expression)
@@ -164,6 +171,7 @@ extern "C" int parameters(int index, int* sizes) {{
     digest = hashlib.sha256((text + _HEADER.read_text() + " ".join(_OPTIONS)).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"cuda-on-cpu-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    assert folder.stat().st_uid == os.getuid(), f"{folder} belongs to somebody else"  # what is in it is run
     library = folder / f"{digest}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:

@@ -4,15 +4,17 @@ Blocks of three threads, which divide nothing. ``one_thread`` runs the same kern
 """
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import one_thread
 import pytest
 from numba import cuda
+from numba.cuda.simulator.kernel import FakeCUDAKernel
 
 import accelerated
 from accelerated.backends.numba_cuda import NumbaCuda
-from accelerated.protocol import EXTRAS, KINDS, Machine
+from accelerated.protocol import EXTRAS, KINDS, DeviceBackend, Machine
 from reference.vocabulary import DomainError, ShapeError
 from validation import agreement
 from validation.accuracy import BACKEND_KINDS, mixed_errors
@@ -150,27 +152,29 @@ def test_transforms_keep_the_bound(backend, kind, dtype):
             np.testing.assert_allclose(found[name][same], getattr(oracle, name)[same], rtol=4 * np.finfo(dtype).eps)
 
 
+SIZE = 9, 5  # three groups of four units, the last of one, and two
+
+
 @functools.cache
-def interpreted(n1, n2):
-    return everything(NumbaCuda(n_threads=1), n1, n2)
+def interpreted():
+    return everything(NumbaCuda(n_threads=1), *SIZE)
 
 
 def test_bits_depend_neither_on_threads_nor_on_tiles():
     for n_threads, rows in ((2, 8), (3, 2)):
-        assert_equal(interpreted(17, 5), everything(NumbaCuda(n_threads, rows), 17, 5))
+        assert_equal(interpreted(), everything(NumbaCuda(n_threads, rows), *SIZE))
 
 
 def test_kernels_as_numba_types_them_give_the_same(compiled_backend, monkeypatch):
-    found = [everything(compiled_backend, *size) for size in SIZES[:2]]
+    found = everything(compiled_backend, *SIZE)
     numbers = [compiled_backend.asarray(x.astype(np.float32)) for x in (np.linspace(0, 1, 7), np.linspace(-9, 9, 7))]
     smoothed = host(compiled_backend, compiled_backend.inverse_cdf("spike_exponential", *numbers, 5.0, EXTRAS))
     assert one_thread.n_calls > 0
     monkeypatch.undo()
-    for size, arrays in zip(SIZES, found, strict=False):
-        for x, y in zip(arrays, interpreted(*size), strict=True):
-            assert x.dtype == y.dtype
-            eps = np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0
-            np.testing.assert_allclose(x, y, rtol=64 * eps, atol=64 * eps)  # another libm, and other contractions
+    for x, y in zip(found, interpreted(), strict=True):
+        assert x.dtype == y.dtype
+        eps = np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0
+        np.testing.assert_allclose(x, y, rtol=64 * eps, atol=64 * eps)  # another libm, and other contractions
     backend = NumbaCuda(n_threads=2)
     expected = host(backend, backend.inverse_cdf("spike_exponential", *numbers, 5.0, EXTRAS))
     for x, y in zip(smoothed, expected, strict=True):
@@ -219,7 +223,7 @@ def test_strides_are_read_as_they_are(backend):
         assert_equal(host(backend, expected[:2]), host(backend, found[:2]))
         np.testing.assert_array_equal(backend.to_numpy(every_other), rho)
     deep = backend.asarray(rng.random((1, 1, 1, 2, 4)))[..., ::2]
-    with pytest.raises(ShapeError, match=r"more than 4 axes must be C-contiguous; got \(1, 1, 1, 2, 2\)"):
+    with pytest.raises(ShapeError, match=r"rho must be C-contiguous, for it has more than 4 axes: \(1, 1, 1, 2, 2\)"):
         backend.inverse_cdf("logistic", deep, backend.asarray(np.zeros((1, 1, 1, 2, 2))), 2.0)
 
 
@@ -241,13 +245,13 @@ def test_nothing_gives_nothing(backend):
 
 def test_what_does_not_fit_is_refused(backend):
     machine, z1 = on(backend, machine_of(3, 5)), backend.asarray(coins(2, 3))
-    with pytest.raises(TypeError, match=r"a1 must live on the CUDA device; got numpy\.ndarray\. Use backend\.asa"):
+    with pytest.raises(TypeError, match=r"a1 must be an array on a CUDA device; got numpy\.ndarray\. Move it"):
         backend.gibbs(machine_of(3, 5), z1, 1, 0, 0)
     with pytest.raises(TypeError, match="z1 must be an array; got list"):
         backend.gibbs(machine, [[0, 1, 0]], 1, 0, 0)
-    with pytest.raises(TypeError, match="step on the device must be int64; got float32"):
+    with pytest.raises(TypeError, match="step must be a number or one int64 on the device; got float32"):
         backend.gibbs(machine, z1, 1, 0, backend.asarray(np.zeros(1, np.float32)))
-    with pytest.raises(ShapeError, match=r"step on the device must hold one number; got \(2,\)"):
+    with pytest.raises(ShapeError, match=r"step must be a number or one int64 on the device; got \(2,\)"):
         backend.gibbs(machine, z1, 1, 0, backend.asarray(np.zeros(2, np.int64)))
     with pytest.raises(DomainError, match="step must be a whole number"):
         backend.gibbs(machine, z1, 1, 0, -1)
@@ -255,6 +259,47 @@ def test_what_does_not_fit_is_refused(backend):
         backend.gibbs(on(backend, machine_of(50000, 5)), backend.asarray(coins(1, 50000)), 1, 0, 0)
     with pytest.raises(ShapeError, match=r"states of 99 replicas of 3000 \+ 2 units must fit in the 49152 bytes"):
         backend.tempering(on(backend, machine_of(3000, 2)), np.linspace(0, 1, 99), 2, 1, 0)
+
+
+class Stream:
+    """A stream of the caller's that remembers what was launched on it and how often it was waited for."""
+
+    def __init__(self, handle):
+        self.handle, self.n_launches, self.n_waits = handle, 0, 0
+
+    def synchronize(self):
+        self.n_waits += 1
+
+
+def test_work_goes_to_the_stream_of_the_caller(monkeypatch):
+    backend, streams = NumbaCuda(n_threads=1), {}
+    machine, z1 = on(backend, machine_of(3, 5)), backend.asarray(coins(2, 3))
+    expected = host(backend, backend.gibbs(machine, z1, 1, 0, 0))
+    monkeypatch.setattr(cuda, "external_stream", lambda handle: streams.setdefault(handle, Stream(handle)), False)
+    configure = FakeCUDAKernel.__getitem__
+
+    def launch_on(kernel, configuration):
+        if configuration[2]:
+            configuration[2].n_launches += 1
+        return configure(kernel, configuration)
+
+    monkeypatch.setattr(FakeCUDAKernel, "__getitem__", launch_on)
+    assert isinstance(backend, DeviceBackend)
+    with backend.on_stream(7):
+        found = backend.gibbs(machine, z1, 1, 0, 0)
+        assert streams[7].n_launches == 5  # two biases, twice the couplings, the sweeps
+        assert streams[7].n_waits == 0
+        with backend.on_stream(8):
+            assert backend.launch_stream().handle == 8
+        with pytest.raises(TypeError), backend.on_stream(9):
+            backend.entropy([1.0])
+        assert_equal(host(backend, found), expected)
+        assert streams[7].n_waits == 2
+        with ThreadPoolExecutor(1) as another:  # a thread has a stream of its own
+            assert another.submit(backend.launch_stream).result() == 0
+    assert backend.launch_stream() == 0
+    backend.gibbs(machine, z1, 1, 0, 0)
+    assert streams[7].n_launches == 5
 
 
 def test_memory_is_allocated_once():
