@@ -23,7 +23,7 @@ from benchmarks.peers import GibbsProblem, Missing
 from benchmarks.pictures import scaling_picture
 from benchmarks.report import HERE, Case, cpu_name, environment, rows, write
 from benchmarks.timing import Timing, measure
-from benchmarks.training import iteration_case
+from benchmarks.training import iteration_case_of_a_command
 from dvaepp.command import parse, run
 
 PROG = "benchmarks.cpu"
@@ -180,7 +180,7 @@ def _rounds(command: Command) -> int:
 
 def training_cases(backend: Backend, command: Command) -> list[Case]:
     """A whole training iteration, with our Gibbs sampling and with torch's."""
-    return [iteration_case(torch.device("cpu"), backend.name, 3 if command.quick else 10)]
+    return [iteration_case_of_a_command(backend.name, 3 if command.quick else 20)]
 
 
 SECTIONS = {

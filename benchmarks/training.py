@@ -5,14 +5,18 @@ The images are random: what a step costs does not depend on what they show.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch.nn.functional import softplus
 
 from benchmarks.report import Case, rows
-from benchmarks.timing import measure, on_device, wall_clock
+from benchmarks.timing import Timing, measure, on_device, wall_clock
 from dvaepp.boltzmann import entropy
 from dvaepp.config import preset
 from dvaepp.data import Dataset
@@ -29,15 +33,41 @@ def random_images(n: int = 1000) -> Dataset:
     return Dataset("random", train, valid, test, 1, (28, 28), provenance="random pixels, for timing")
 
 
-def iteration_case(device: torch.device, backend: str, n_rounds: int) -> Case:
-    """One iteration with our sampler and with torch's, everything else the same."""
+def iteration_timings(device: torch.device, backend: str, n_rounds: int) -> dict[str, Timing]:
+    """One iteration with our sampler and with torch's, everything else the same; ours first."""
     trainers = {
         f"dvaepp, {backend}": Trainer(preset(_PRESET), random_images(), device, backend),
         "dvaepp, torch (rand < sigmoid)": Trainer(preset(_PRESET), random_images(), device, "torch"),
     }
-    timings = measure({name: trainer.iterate for name, trainer in trainers.items()}, n_rounds, _clock(device))
+    return measure({name: trainer.iterate for name, trainer in trainers.items()}, n_rounds, _clock(device))
+
+
+def iteration_case(timings: Mapping[str, Timing], notes: Sequence[str] = ()) -> Case:
+    """The table of ``iteration_timings``."""
     title = 'Training iteration, "MNIST 1 nonlin.", 1,000 chains x 40 sweeps'
-    return Case(title, "iterations per second", rows(timings, 1, next(iter(trainers))))
+    return Case(title, "iterations per second", rows(timings, 1, next(iter(timings))), notes)
+
+
+def iteration_case_of_a_command(backend: str, n_rounds: int) -> Case:
+    """``iteration_case`` on the CPU, timed in a process with the surroundings that our commands give themselves.
+
+    The policy is read when torch is loaded, and torch alone is measured without it.
+    """
+    code = (
+        "import json, sys, torch; from benchmarks.training import iteration_timings as timings; "
+        f"found = timings(torch.device('cpu'), {backend!r}, {n_rounds}); "
+        "print(json.dumps({name: timing.seconds.tolist() for name, timing in found.items()}))"
+    )
+    policy = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"OMP_WAIT_POLICY": policy},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    found = {name: Timing(np.array(seconds)) for name, seconds in json.loads(done.stdout).items()}
+    return iteration_case(found, [f"with OMP_WAIT_POLICY={policy}, as in our commands"])
 
 
 def factorial_case(device: torch.device, backend: str, n_rounds: int) -> Case:

@@ -25,6 +25,7 @@ from reference.bernoulli import sigmoid, softplus
 from reference.vocabulary import Array, DomainError, ShapeError, as_ladder, check_binary, check_count, check_finite
 
 _WORK = 1 << 16  # units to draw that are worth a thread
+_PIECES, _ROWS = 4, 100  # most pieces for each thread, and least chains in one, that tables are fetched for
 
 
 class Samplers:
@@ -160,9 +161,10 @@ class Samplers:
 
     def _over_chains(self, run: Callable[[int, int], Any], n_chains: int, n_units: int) -> list[Any]:
         """Results of ``run`` for slices of the chains, of which each has n_units to draw."""
-        n_pieces = min(check_count("n_threads", self.n_threads), -(-n_chains * n_units // _WORK))
-        pieces = threads.slices(n_chains, max(1, n_pieces), gibbs.ROWS)
-        return threads.run([functools.partial(run, start, stop) for start, stop in pieces])
+        n_threads = min(check_count("n_threads", self.n_threads), max(1, -(-n_chains * n_units // _WORK)))
+        n_each = max(1, min(_PIECES, n_chains // (n_threads * _ROWS))) if n_threads > 1 else 1
+        pieces = threads.slices(n_chains, n_threads * n_each, gibbs.ROWS)
+        return threads.run([functools.partial(run, start, stop) for start, stop in pieces], n_threads)
 
 
 class _Machine:

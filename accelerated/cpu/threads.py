@@ -6,6 +6,7 @@ once. Here any number of Python threads may call, and a process that was forked 
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 from collections.abc import Callable
@@ -40,20 +41,33 @@ def slices(n: int, n_threads: int, grain: int = 1) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
-def run(tasks: list[Callable[[], Any]]) -> list[Any]:
-    """Results of all tasks, run at once: the first by the caller, the others by the pool.
+def run(tasks: list[Callable[[], Any]], n_threads: int | None = None) -> list[Any]:
+    """Results of all tasks, run by so many threads (None: one for each), of which the caller is one.
 
-    A task must not call ``run``. What a task raises is raised here, after all have ended.
+    A thread that is done takes the next task: with a few tasks for each, one whose core is busy otherwise (another
+    library's threads, waiting in a loop) delays the end by little. A task must not call ``run``. What a task raises is
+    raised here, after all have ended.
     """
-    if not tasks:
-        return []
-    pool = _the_pool() if len(tasks) > 1 else None
-    futures = [pool.submit(task) for task in tasks[1:]] if pool else []
+    results: list[Any] = [None] * len(tasks)
+    left = collections.deque(enumerate(tasks))
+
+    def work() -> None:
+        while left:
+            try:
+                i, task = left.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            results[i] = task()
+
+    n_threads = min(len(tasks), n_threads or len(tasks))
+    futures = [_the_pool().submit(work) for _ in range(n_threads - 1)]
     try:
-        first = tasks[0]()
+        work()
     finally:
         wait(futures)
-    return [first, *(future.result() for future in futures)]
+    for future in futures:
+        future.result()
+    return results
 
 
 def _the_pool() -> ThreadPoolExecutor:
