@@ -38,17 +38,20 @@ def measure(
     n_rounds: int,
     clock: Callable[[Callable[[], object]], float] | None = None,
 ) -> dict[str, Timing]:
-    """Time every candidate once a round, after one call of each that does not count (compilation, caches).
+    """Time every candidate once a round, after one call of each that does not count (compilation, caches) and a rest.
 
     Every other round runs them in the opposite order, so that none always follows the same neighbour.
     """
     clock = clock or wall_clock
+    # Threads of the one before may still wait for work in a loop, for several milliseconds, on a core the next needs.
+    rest = 0.03
     for candidate in candidates.values():
         candidate()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(n_rounds):
         names = list(candidates)
         for name in names if round_ % 2 == 0 else reversed(names):
+            time.sleep(rest)
             seconds[name].append(clock(candidates[name]))
     return {name: Timing(np.array(values)) for name, values in seconds.items()}
 

@@ -28,6 +28,7 @@ from accelerated.scalar import single
 from reference.vocabulary import Array, check_count
 
 _SMALL = 1 << 14  # elements that one thread has done before another has woken up
+_PIECES = 8  # at most for each thread, so that one that is held up delays the end by little
 _BLOCK = 256  # elements whose intermediate numbers stay in the nearest cache
 _LARGEST = {np.dtype(dtype): float(np.finfo(dtype).max) for dtype in (np.float32, np.float64)}
 
@@ -143,7 +144,9 @@ def _in_slices(run: Callable[[int, int], Any], n: int, n_elements: int, n_thread
     """Run(start, stop) over range(n), cut between threads where there are enough elements to share."""
     if n_elements < _SMALL:
         n_threads = 1
-    threads.run([functools.partial(run, *piece) for piece in threads.slices(n, n_threads, grain)])
+    n_each = max(1, min(_PIECES, n_elements // (n_threads * _SMALL))) if n_threads > 1 else 1
+    pieces = threads.slices(n, n_threads * n_each, grain)
+    threads.run([functools.partial(run, *piece) for piece in pieces], n_threads)
 
 
 def _target(name: str, array: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
