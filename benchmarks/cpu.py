@@ -47,7 +47,7 @@ def gibbs_cases(backend: Backend, command: Command) -> list[Case]:
     """Block Gibbs sampling of the two sizes of Table 2."""
     cases = []
     for n, n_chains in ((100, 1000), (100, 4096), (200, 1000), (200, 4096)):
-        problem = GibbsProblem.random(n, n, n_chains, n_sweeps=4 if command.quick else 20)
+        problem = GibbsProblem.random(n, n, n_chains, n_sweeps=4 if command.quick else 40)
         machine = Machine(problem.a1, problem.a2, problem.W)
         found = {name: peer(problem) for name, peer in peers.GIBBS.items()}
         candidates: dict[str, Callable[[], object]] = {

@@ -32,6 +32,6 @@ def scaling_picture(
     n = np.array(list(memory))
     axes[2].semilogx(n, np.array(list(memory.values())) / 1e6, "o-")
     axes[2].set(xlabel="sweeps", ylabel="MB", title="peak memory of the process")
-    axes[2].set_ylim(bottom=0)
+    axes[2].set_ylim(0, 1.3 * max(memory.values()) / 1e6)
     figure.savefig(HERE / f"{datetime.now(UTC):%Y-%m-%d}-cpu-scaling.png", dpi=110)
     plt.close(figure)
