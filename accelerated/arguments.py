@@ -102,6 +102,43 @@ def check_path(inv_temps: Any) -> Array:
     return path
 
 
+class TemperingRun(NamedTuple):
+    """Checked arguments of ``Backend.tempering``; n_rows = R n_chains."""
+
+    ladder: Array
+    n_chains: int
+    n_rounds: int
+    seed: int
+    first_round: int
+    sweeps_per_round: int
+    n_rows: int
+
+
+def check_tempering(
+    sizes: Sizes,
+    inv_temps: Any,
+    n_chains: int,
+    n_rounds: int,
+    seed: int,
+    first_round: int,
+    z1: Any,
+    sweeps_per_round: int,
+) -> TemperingRun:
+    """The arguments of a tempering run; z1 may be None.
+
+    Raises   ShapeError, DomainError or TypeError for one that does not fit.
+    """
+    ladder = as_ladder("inv_temps", inv_temps)
+    n_chains, n_rounds = check_count("n_chains", n_chains), check_count("n_rounds", n_rounds)
+    first_round = check_count("first_round", first_round, least=0)
+    sweeps = check_count("sweeps_per_round", sweeps_per_round)
+    n_rows = len(ladder) * n_chains
+    seed, _, _ = check_address(seed, first_round * sweeps, n_rounds * sweeps, n_rows)
+    if z1 is not None and check_rows("z1", z1, sizes.n1, sizes.dtype) != n_rows:
+        raise ShapeError(f"z1 must have a row for each replica and chain, {n_rows}; got {tuple(z1.shape)}")
+    return TemperingRun(ladder, n_chains, n_rounds, seed, first_round, sweeps, n_rows)
+
+
 def check_rows(name: str, array: Any, n_columns: int, dtype: np.dtype[Any]) -> int:
     """Number of rows of an array of the stated columns and dtype.
 

@@ -25,6 +25,7 @@ from accelerated.arguments import (
     check_posterior,
     check_rows,
     check_running,
+    check_tempering,
     check_transform,
     check_upstream,
     common_dtype,
@@ -40,7 +41,7 @@ from accelerated.protocol import (
     TemperedReplicas,
 )
 from reference import gibbs, philox, tempering
-from reference.vocabulary import RBM, Array, ShapeError, as_ladder, check_count
+from reference.vocabulary import RBM, Array, check_count
 
 _SMOOTHINGS: dict[str, Any] = {
     "exponential": reference.smoothing.OverlappingExponential,
@@ -186,14 +187,11 @@ class NumpyOracle:
         sweeps_per_round: int = 1,
     ) -> TemperedReplicas:
         """See ``accelerated.protocol.Backend.tempering``."""
-        sizes, ladder = check_machine(rbm), as_ladder("inv_temps", inv_temps)
-        n_chains, n_rounds = check_count("n_chains", n_chains), check_count("n_rounds", n_rounds)
-        first_round = check_count("first_round", first_round, least=0)
-        if z1 is not None and check_rows("z1", z1, sizes.n1, sizes.dtype) != len(ladder) * n_chains:
-            raise ShapeError(f"z1 must have a row for each replica and chain, {len(ladder) * n_chains}; got {z1.shape}")
-        rounds = tempering.replica_rounds(
-            _as_rbm(rbm), ladder, n_chains, seed, check_count("sweeps_per_round", sweeps_per_round), first_round, z1
+        sizes = check_machine(rbm)
+        ladder, n_chains, n_rounds, seed, first_round, sweeps, _ = check_tempering(
+            sizes, inv_temps, n_chains, n_rounds, seed, first_round, z1, sweeps_per_round
         )
+        rounds = tempering.replica_rounds(_as_rbm(rbm), ladder, n_chains, seed, sweeps, first_round, z1)
         n_accepted = np.zeros(len(ladder) - 1, dtype=np.int64)
         for one in itertools.islice(rounds, n_rounds):
             n_accepted += one.n_accepted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +15,14 @@ from accelerated.arguments import (
     check_output,
     check_path,
     check_rows,
+    check_tempering,
 )
 from accelerated.cpu import gibbs, tables, threads, walk, weights
 from accelerated.cpu.philox import LANES, fill_uniforms
 from accelerated.protocol import TemperedReplicas
 from reference import philox
 from reference.bernoulli import sigmoid, softplus
-from reference.vocabulary import Array, DomainError, ShapeError, as_ladder, check_binary, check_count, check_finite
+from reference.vocabulary import Array, DomainError, check_binary, check_count, check_finite
 
 _WORK = 1 << 16  # units to draw that are worth a thread
 _PIECES, _ROWS = 4, 100  # most pieces for each thread, and least chains in one, that tables are fetched for
@@ -76,17 +76,14 @@ class Samplers:
         sweeps_per_round: int = 1,
     ) -> TemperedReplicas:
         """See ``accelerated.protocol.Backend.tempering``. The replicas of a chain stay in one thread."""
-        sizes, ladder = _check_finite_machine(rbm), as_ladder("inv_temps", inv_temps)
-        n_chains, n_rounds = check_count("n_chains", n_chains), check_count("n_rounds", n_rounds)
-        first_round = check_count("first_round", first_round, least=0)
-        sweeps = check_count("sweeps_per_round", sweeps_per_round)
-        n_replicas, n_rows = len(ladder), len(ladder) * n_chains
-        seed, _, _ = check_address(seed, first_round * sweeps, n_rounds * sweeps, n_rows)
+        sizes = _check_finite_machine(rbm)
+        ladder, n_chains, n_rounds, seed, first_round, sweeps, n_rows = check_tempering(
+            sizes, inv_temps, n_chains, n_rounds, seed, first_round, z1, sweeps_per_round
+        )
+        n_replicas = len(ladder)
         if z1 is None:
             coins = philox.uniforms(seed, 0, n_rows, sizes.n1, philox.STREAM_TEMPERING_INIT) < 0.5
             z1 = coins.astype(sizes.dtype)
-        elif check_rows("z1", z1, sizes.n1, sizes.dtype) != n_rows:
-            raise ShapeError(f"z1 must have a row for each replica and chain, {n_rows}; got {tuple(z1.shape)}")
         starts = np.asarray(z1).reshape(n_replicas, n_chains, sizes.n1)
         ends = np.empty((n_replicas, n_chains, sizes.n1), sizes.dtype), np.empty((n_rows, sizes.n2), sizes.dtype)
         z2 = ends[1].reshape(n_replicas, n_chains, sizes.n2)
@@ -162,9 +159,7 @@ class Samplers:
     def _over_chains(self, run: Callable[[int, int], Any], n_chains: int, n_units: int) -> list[Any]:
         """Results of ``run`` for slices of the chains, of which each has n_units to draw."""
         n_threads = min(check_count("n_threads", self.n_threads), max(1, -(-n_chains * n_units // _WORK)))
-        n_each = max(1, min(_PIECES, n_chains // (n_threads * _ROWS))) if n_threads > 1 else 1
-        pieces = threads.slices(n_chains, n_threads * n_each, gibbs.ROWS)
-        return threads.run([functools.partial(run, start, stop) for start, stop in pieces], n_threads)
+        return threads.over(run, n_chains, n_threads, min(_PIECES, n_chains // (n_threads * _ROWS)), gibbs.ROWS)
 
 
 class _Machine:

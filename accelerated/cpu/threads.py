@@ -7,6 +7,7 @@ once. Here any number of Python threads may call, and a process that was forked 
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import os
 from collections.abc import Callable
@@ -68,6 +69,12 @@ def run(tasks: list[Callable[[], Any]], n_threads: int | None = None) -> list[An
     for future in futures:
         future.result()
     return results
+
+
+def over(run_slice: Callable[[int, int], Any], n: int, n_threads: int, n_each: int, grain: int = 1) -> list[Any]:
+    """Results of run_slice(start, stop) over range(n), cut into up to ``n_each`` slices for each thread, if several."""
+    n_pieces = n_threads * max(1, n_each) if n_threads > 1 else 1
+    return run([functools.partial(run_slice, *piece) for piece in slices(n, n_pieces, grain)], n_threads)
 
 
 def _the_pool() -> ThreadPoolExecutor:

@@ -142,11 +142,8 @@ class Transforms:
 
 def _in_slices(run: Callable[[int, int], Any], n: int, n_elements: int, n_threads: int, grain: int = 1) -> None:
     """Run(start, stop) over range(n), cut between threads where there are enough elements to share."""
-    if n_elements < _SMALL:
-        n_threads = 1
-    n_each = max(1, min(_PIECES, n_elements // (n_threads * _SMALL))) if n_threads > 1 else 1
-    pieces = threads.slices(n, n_threads * n_each, grain)
-    threads.run([functools.partial(run, *piece) for piece in pieces], n_threads)
+    n_threads = check_count("n_threads", n_threads) if n_elements >= _SMALL else 1
+    threads.over(run, n, n_threads, min(_PIECES, n_elements // (n_threads * _SMALL)), grain)
 
 
 def _target(name: str, array: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:

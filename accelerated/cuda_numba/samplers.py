@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from accelerated.arguments import check_address, check_base, check_machine, check_path, check_rows, check_step_array
+from accelerated.arguments import (
+    check_address,
+    check_base,
+    check_machine,
+    check_path,
+    check_rows,
+    check_step_array,
+    check_tempering,
+)
 from accelerated.cuda_numba import annealing, tempering
 from accelerated.cuda_numba.annealing import annealing_kernel
 from accelerated.cuda_numba.arrays import machine_view, output, view
@@ -22,7 +30,7 @@ from reference.philox import (
     STREAM_REVERSE_Z1,
     STREAM_REVERSE_Z2,
 )
-from reference.vocabulary import Array, ShapeError, as_ladder, check_count
+from reference.vocabulary import Array, ShapeError, check_count
 
 _DOUBLE = np.dtype(np.float64)
 
@@ -82,18 +90,12 @@ class Samplers(Launching):
 
         Raises   ShapeError too for a ladder whose states do not fit in a block's shared memory.
         """
-        rbm = machine_view(rbm)
-        sizes, ladder = check_machine(rbm), as_ladder("inv_temps", inv_temps)
-        n_chains, n_rounds = check_count("n_chains", n_chains), check_count("n_rounds", n_rounds)
-        first_round = check_count("first_round", first_round, least=0)
-        sweeps_per_round = check_count("sweeps_per_round", sweeps_per_round)
+        rbm, z1 = machine_view(rbm), None if z1 is None else view("z1", z1)
+        sizes = check_machine(rbm)
+        ladder, n_chains, n_rounds, seed, first_round, sweeps_per_round, n_rows = check_tempering(
+            sizes, inv_temps, n_chains, n_rounds, seed, first_round, z1, sweeps_per_round
+        )
         n_replicas = len(ladder)
-        n_rows = n_replicas * n_chains
-        if z1 is not None:
-            z1 = view("z1", z1)
-            if check_rows("z1", z1, sizes.n1, sizes.dtype) != n_rows:
-                raise ShapeError(f"z1 must have a row for each replica and chain, {n_rows}; got {tuple(z1.shape)}")
-        seed, _, _ = check_address(seed, first_round * sweeps_per_round, n_rounds * sweeps_per_round, n_rows)
 
         rows = self._tile(n_rows, _DOUBLE)
         n_bytes = tempering.shared_bytes(rows, n_replicas, sizes.n1, sizes.n2)

@@ -29,10 +29,11 @@ from accelerated.arguments import (
     check_path,
     check_rows,
     check_step_array,
+    check_tempering,
 )
 from accelerated.cuda_raw.device import Gpu, c_type, machine_on, output
 from accelerated.protocol import Machine, TemperedReplicas
-from reference.vocabulary import Array, DomainError, ShapeError, as_ladder, check_count
+from reference.vocabulary import Array, DomainError, check_count
 
 #: Units of a tile, of the larger side of the largest machine that stays on a multiprocessor, and of the largest whose
 #: sums are exact: 2**11 for each unit, at most 2**24.
@@ -104,15 +105,12 @@ class Samplers:
         sweeps_per_round: int = 1,
     ) -> TemperedReplicas:
         """See ``accelerated.protocol.Backend.tempering``. Computed in double, for float32 machines too."""
-        sizes, ladder = check_machine(rbm), as_ladder("inv_temps", inv_temps)
-        n_chains, n_rounds = check_count("n_chains", n_chains), check_count("n_rounds", n_rounds)
-        first_round = check_count("first_round", first_round, least=0)
-        sweeps_per_round = check_count("sweeps_per_round", sweeps_per_round)
-        n_replicas, n_rows = len(ladder), len(ladder) * n_chains
-        seed, _, _ = check_address(seed, first_round * sweeps_per_round, n_rounds * sweeps_per_round, n_rows)
+        sizes = check_machine(rbm)
+        ladder, n_chains, n_rounds, seed, first_round, sweeps_per_round, n_rows = check_tempering(
+            sizes, inv_temps, n_chains, n_rounds, seed, first_round, z1, sweeps_per_round
+        )
+        n_replicas = len(ladder)
         if z1 is not None:
-            if check_rows("z1", z1, sizes.n1, sizes.dtype) != n_rows:
-                raise ShapeError(f"z1 must have a row for each replica and chain, {n_rows}; got {tuple(z1.shape)}")
             z1 = self.gpu.contiguous(self.gpu.array("z1", z1))
 
         block_chains = max(1, 8 // n_replicas)
