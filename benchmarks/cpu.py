@@ -21,10 +21,11 @@ from accelerated.protocol import Machine, Smoothed
 from benchmarks import peers
 from benchmarks.peers import GibbsProblem, Missing
 from benchmarks.pictures import scaling_picture
-from benchmarks.report import HERE, Case, cpu_name, environment, rows, write
+from benchmarks.report import HERE, Case, environment, rows, write
 from benchmarks.timing import Timing, measure
 from benchmarks.training import iteration_case_of_a_command
 from dvaepp.command import parse, run
+from dvaepp.environment import cpu_name
 
 PROG = "benchmarks.cpu"
 OURS = "dvaepp, numba_cpu"

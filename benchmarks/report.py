@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +15,7 @@ import torch
 from benchmarks.peers import Missing
 from benchmarks.timing import Timing
 from dvaepp.atomic import write_text
+from dvaepp.environment import n_cores, software, versions
 
 HERE = Path(__file__).parent
 _LIBRARIES = ("numpy", "torch", "numba", "numba-cuda", "cupy-cuda12x", "cupy-cuda13x", "scikit-learn", "rbms")
@@ -61,32 +59,13 @@ def rows(
 
 def environment(device: str) -> dict[str, Any]:
     """Device, cores and versions; no names or paths of one machine."""
-    versions = {}
-    for library in _LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "device": device,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": n_cores(),
         "torch_threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "versions": versions,
+        **software(),
+        "versions": versions(_LIBRARIES),
     }
-
-
-def cpu_name() -> str:
-    """The processor in words, with its widest vector instructions."""
-    name, vectors = platform.processor() or platform.machine(), ""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        facts = {key.strip(): value.strip() for key, value in lines.items()}
-        name = facts.get("model name", name)
-        vectors = next((v for v in ("avx512f", "avx2", "avx") if v in facts.get("flags", "").split()), "")
-    return f"{name} {vectors}".strip()
 
 
 def write(name: str, env: Mapping[str, Any], cases: Sequence[Case], command: str) -> tuple[Path, Path]:

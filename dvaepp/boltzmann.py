@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -77,8 +79,30 @@ def cross_entropy(rbm: RBM, mu: Tensor, nu: Tensor, n_groups: int) -> Tensor:
 
 
 def entropy(logit_q: Tensor) -> Tensor:
-    """Entropy in nats of each unit; see ``reference.bernoulli.entropy``.
+    """Entropy in nats of each unit; see ``reference.bernoulli.entropy``."""
+    return _Entropy.apply(logit_q)
 
-    Departs  written as softplus(l) - l sigma(l), whose gradient -l sigma'(l) automatic differentiation gets right.
+
+class _Entropy(torch.autograd.Function):
+    """H = log(1 + e^-a) + a sigma(-a), a = |l|, and dH/dl = -l sigma(a) sigma(-a).
+
+    Automatic differentiation of any form of H subtracts numbers that nearly cancel. e^{-a/2} enters twice, so that its
+    square times a keeps its digits where e^-a itself has few left. A certain unit has neither entropy nor slope: the
+    largest finite number in the place of an infinite logit keeps inf * 0 out of both.
     """
-    return softplus(logit_q, threshold=40) - logit_q * torch.sigmoid(logit_q)
+
+    @staticmethod
+    def forward(ctx: Any, logit_q: Tensor) -> Tensor:
+        ctx.save_for_backward(logit_q)
+        size = logit_q.abs().clamp(max=torch.finfo(logit_q.dtype).max)
+        root = (-size / 2).exp()
+        odds = root * root
+        return odds.log1p() + (size * root) * (root / (1 + odds))
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (logit_q,) = ctx.saved_tensors
+        largest = torch.finfo(logit_q.dtype).max
+        logit_q = logit_q.clamp(-largest, largest)
+        root = (-logit_q.abs() / 2).exp()
+        return -upstream * ((logit_q * root) * (root / (1 + root * root) ** 2))

@@ -17,21 +17,18 @@ import fcntl
 import importlib
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dvaepp import __version__
 from dvaepp.atomic import write_text
 from dvaepp.command import device_name
 from dvaepp.config import Config
+from dvaepp.environment import software, versions
 from dvaepp.errors import ConfigError, RunError
 
 #: What a backend is compiled by, for the record.
@@ -150,37 +147,14 @@ class RunFolder:
 def _environment(device: torch.device, backend: str) -> dict[str, Any]:
     return {
         "command": sys.argv,
-        "dvaepp": __version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
+        **software(),
         "device": device_name(device),
         "backend": backend,
         "threads": torch.get_num_threads(),
-        "git_revision": _git_revision(),
-        "libraries": {name: version(name) for name in _LIBRARIES} | _version_of(backend),
+        "libraries": versions(_LIBRARIES) | _version_of(backend),
     }
 
 
 def _version_of(backend: str) -> dict[str, str]:
     name = _COMPILERS.get(backend)
     return {} if name is None else {name: importlib.import_module(name).__version__}
-
-
-def _git_revision() -> str | None:
-    """Revision of the checkout this package runs from, with '+' if it has uncommitted changes; None outside of one."""
-    here = Path(__file__).resolve().parent
-    try:
-        revision = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        tracked = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=here, capture_output=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return revision.stdout.strip() if tracked.returncode == 0 else None

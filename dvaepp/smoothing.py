@@ -20,6 +20,8 @@ from dvaepp.backend import TORCH
 from dvaepp.errors import ConfigError
 
 _FLAT = 1e-6  # see ``reference.smoothing.exponential``
+_ALL_TAIL = -700.0  # below it, sigma(x) = e^x to all digits of a float64
+_SPLITTER = 2.0**27 + 1  # halves the 53 bits of a double
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,45 @@ class OverlappingExponential:
 
 
 def nu(smoothing: OverlappingExponential, zeta: Tensor, logit_q: Tensor) -> Tensor:
-    """q(z=1|zeta, x); see ``reference.posterior.nu``."""
-    # torch.sigmoid flushes what is below the normal numbers to 0; this does not.
-    return torch.nn.functional.logsigmoid(logit_q + smoothing.log_ratio(zeta)).exp()
+    """q(z=1|zeta, x); see ``reference.posterior.nu``. float32 is computed in float64 and rounded once.
+
+    Departs  in float64 the rounding of beta (2 zeta - 1), which the sigmoid's exponential turns from an absolute error
+             into a relative one, is made up for to first order.
+    """
+    dtype = torch.promote_types(zeta.dtype, logit_q.dtype)
+    beta, zeta, logit_q = _Sharpness.rounded(smoothing.beta, dtype), zeta.to(torch.float64), logit_q.to(torch.float64)
+    x = logit_q + beta * (2 * zeta - 1)
+    seen = torch.sigmoid(x)
+    if dtype == torch.float64:
+        # torch.sigmoid flushes what is below the normal numbers to 0, where it is an exponential; float32 ends earlier.
+        seen = torch.where(x < _ALL_TAIL, x.clamp(max=_ALL_TAIL).exp(), seen)
+        seen = seen * (1 + torch.sigmoid(-x.detach()) * _lost(beta, zeta, logit_q))
+    return seen.to(dtype)
+
+
+@torch.no_grad()
+def _lost(beta: float | Tensor, zeta: Tensor, logit_q: Tensor) -> Tensor:
+    """What float64 loses of logit_q + beta (2 zeta - 1), rounding by rounding; see ``reference.smoothing.compensated``.
+
+    0 for infinite logits, which lose nothing.
+    """
+    sharpness = torch.as_tensor(beta, dtype=torch.float64, device=zeta.device)
+
+    def halves(a: Tensor) -> tuple[Tensor, Tensor]:
+        high = _SPLITTER * a - (_SPLITTER * a - a)
+        return high, a - high
+
+    def of_sum(a: Tensor, b: Tensor, total: Tensor) -> Tensor:
+        part = total - a
+        return (a - (total - part)) + (b - part)
+
+    doubled = 2 * zeta
+    spin = doubled - 1
+    product = sharpness * spin
+    (b1, b0), (s1, s0) = halves(sharpness), halves(spin)
+    lost = ((b1 * s1 - product) + b1 * s0 + b0 * s1) + b0 * s0
+    lost = lost + sharpness * of_sum(doubled, torch.full_like(zeta, -1.0), spin)
+    return (lost + of_sum(logit_q, product, logit_q + product)).nan_to_num(0.0, 0.0, 0.0)
 
 
 class _InverseCDF(torch.autograd.Function):
@@ -127,13 +165,17 @@ class _Sharpness:
     may_be_flat: bool  # whether beta may be below _FLAT
     may_underflow: bool  # whether S may, which takes beta > 700 as long as q is a normal number
 
+    @staticmethod
+    def rounded(beta: float | Tensor, dtype: torch.dtype) -> float | Tensor:
+        """Rounded to the dtype of the arguments, as a float32 caller's beta = 0.1 is the float32 nearest to 0.1."""
+        return beta.to(dtype).to(torch.float64) if isinstance(beta, Tensor) else torch.tensor(beta, dtype=dtype).item()
+
     @classmethod
     def of(cls, beta: float | Tensor, dtype: torch.dtype) -> _Sharpness:
-        """Round to the dtype of the arguments, as a float32 caller's beta = 0.1 is the float32 nearest to 0.1."""
-        if isinstance(beta, Tensor):
-            b = beta.to(dtype).to(torch.float64)
-            return cls(b, torch.exp(-b), torch.exp(-b / 2), -torch.expm1(-b), dtype == torch.float64, True, True)
-        x = torch.tensor(beta, dtype=dtype).item()
+        """What follows from beta, rounded."""
+        x = cls.rounded(beta, dtype)
+        if isinstance(x, Tensor):
+            return cls(x, torch.exp(-x), torch.exp(-x / 2), -torch.expm1(-x), dtype == torch.float64, True, True)
         return cls(x, math.exp(-x), math.exp(-x / 2), -math.expm1(-x), dtype == torch.float64, x < _FLAT, x > 700)
 
 
