@@ -7,10 +7,10 @@ STAMP := $(VENV)/.built
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types unit format study bench gpu-check wheel figures clean
+.PHONY: help train test lint types unit format validate study bench gpu-check wheel figures clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -36,6 +36,9 @@ types: $(STAMP) ## check types
 unit: $(STAMP) ## run the tests (ARGS="-k name" selects)
 	$(BIN)/python -m accelerated --compile
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu and not slow' $(ARGS)
+
+validate: $(STAMP) ## judge every implementation that can run here; writes validation.html (ARGS="--quick" looks only)
+	$(BIN)/python -m validation --html validation.html $(ARGS)
 
 study: $(STAMP) ## run the studies that take minutes: 200 random machines against all estimates of log Z
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)

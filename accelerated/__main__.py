@@ -23,7 +23,7 @@ class Command:
     """List the backends; exit code 0."""
 
     compile: bool = False
-    """Compile every kernel of those that can run."""
+    """Compile every kernel of those of ours that can run."""
 
 
 def main() -> None:
@@ -35,8 +35,11 @@ def main() -> None:
         except BackendUnavailable as error:
             print(str(error).splitlines()[0])
             continue
+        except Exception as error:  # an installed package's own; the others are listed all the same
+            print(f"backend {name!r} raises {type(error).__name__}: {error}".splitlines()[0])
+            continue
         line = f"backend {name!r} runs here, on {backend.device}"
-        if command.compile:
+        if command.compile and name in accelerated.own_names():
             start = time.perf_counter()
             # A process for each precision: compilation holds the interpreter's lock.
             with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:

@@ -45,7 +45,7 @@ def load(name: str) -> Backend:
 
 
 def choose(name: str, device: torch.device) -> Choice:
-    """The backend named, or with "auto" the fastest that can run on the device.
+    """The backend named, as ``accelerated.load`` takes it, or with "auto" the fastest that can run on the device.
 
     Raises   ConfigError for an unknown name (with the nearest one), and for a backend that cannot run on the device.
     """
@@ -53,7 +53,7 @@ def choose(name: str, device: torch.device) -> Choice:
         return _fastest(device)
     if name == TORCH:
         return Choice(TORCH)
-    if name not in accelerated.names():
+    if ":" not in name and name not in accelerated.names():
         raise ConfigError(unknown("backend", name, (AUTO, TORCH, *accelerated.names())))
     try:
         backend = load(name)

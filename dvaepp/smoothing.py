@@ -20,6 +20,7 @@ from dvaepp.backend import TORCH
 from dvaepp.errors import ConfigError
 
 _FLAT = 1e-6  # see ``reference.smoothing.exponential``
+_GENTLE, _BALANCED = 4.25, 12.0  # dzeta_dbeta's first arrangement is for beta below both _GENTLE and _BALANCED q
 _ALL_TAIL = -700.0  # below it, sigma(x) = e^x to all digits of a float64
 _SPLITTER = 2.0**27 + 1  # halves the 53 bits of a double
 
@@ -295,18 +296,18 @@ def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
     x0 = torch.where(root.left, root.nearer, 1 - root.nearer)
     x1 = torch.where(root.left, 1 - root.nearer, root.nearer)
     a, t = beta * x0, beta * x1
-    n0, n1 = (beta * root.v0).clamp_max(1), (beta * root.v1).clamp_max(1)
     tiny = torch.finfo(torch.float64).tiny
     S = root.S.clamp_min(tiny)
 
-    q_minus_p = -torch.tanh(logit_q.abs() / 2)
-    small = ((q_minus_p > -0.46) & (beta < 6)) | (beta < 3)
-    gap = x1 - x0
-    logit = -logit_q.abs()
-    middle = small & (q_minus_p > -0.5) & (gap.abs() < 0.125) & (-logit < beta)
-    log_ratio = logit - 2 * torch.atanh(torch.where(middle, root.B / S, torch.zeros_like(S)))
-    gap = torch.where(middle, log_ratio / beta, gap)
-    near = _gentle_imbalance(x0, x1, gap, q_minus_p, beta) / (2 * S * torch.expm1(beta.clamp_max(6)))
+    size = logit_q.abs()
+    q_minus_p = -torch.tanh(size / 2)
+    near = (beta < _GENTLE) & (beta < _BALANCED * torch.sigmoid(-size))
+    spread = beta * (x1 - x0)
+    middle = (q_minus_p > -0.5) & (spread.abs() < 0.125 * beta) & (size < beta)
+    spread = torch.where(middle, -size - 2 * torch.atanh(torch.where(middle, root.B / S, torch.zeros_like(S))), spread)
+    clipped = beta.clamp_max(_GENTLE)
+    of_near = _gentle_imbalance(a.clamp_max(_GENTLE), t.clamp_max(_GENTLE), spread, q_minus_p, clipped)
+    of_near = of_near / (2 * S * torch.expm1(clipped))
 
     y = (root.B.abs() + S).clamp_min(tiny)
     overlap = root.sqrt_pq * sharpness.sqrt_d
@@ -314,33 +315,43 @@ def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
     one_half = torch.full_like(S, 0.5)
     larger = torch.where(plateau, one_half, y / (2 * S))
     smaller = torch.where(plateau, one_half, 2 * (overlap / S) * (overlap / y))
+    if root.central is not None:
+        smaller = torch.where(root.central.mask, root.central.four_pq * sharpness.d / (2 * S * y), smaller)
     posterior = torch.where(root.B >= 0, larger, smaller)
     complement = torch.where(root.B >= 0, smaller, larger)
-    g_a, g_t = _linear_excess(a, n0), _linear_excess(t, n1)
-    h_a, h_t = _quadratic_excess(a, n0, g_a), _quadratic_excess(t, n1, g_t)
-    far = complement * (h_t + torch.exp(-t) * g_a) - posterior * (h_a + torch.exp(-a) * g_t)
-    result = x0 * (x1 * torch.where(small, near, far / -sharpness.one_minus_d))
+    decay_a, decay_t = torch.exp(-a), torch.exp(-t)
+    of_zero = _quadratic_excess(t, decay_t) + decay_t * _linear_excess(a, decay_a)
+    of_one = _quadratic_excess(a, decay_a) + decay_a * _linear_excess(t, decay_t)
+    of_far = (posterior * of_one - complement * of_zero) / sharpness.one_minus_d
+    result = x0 * (x1 * torch.where(near, of_near, of_far))
     return torch.where(root.mirrored, -result, result)
 
 
-def _gentle_imbalance(x0: Tensor, x1: Tensor, gap: Tensor, q_minus_p: Tensor, beta: Tensor) -> Tensor:
-    """See ``reference.smoothing.series.gentle_imbalance``."""
-    beta = beta.clamp_max(6)
-    a, t = beta * x0, beta * x1
-    first = beta * (q_minus_p - beta * gap / 3)
+def _gentle_imbalance(a: Tensor, t: Tensor, spread: Tensor, q_minus_p: Tensor, beta: Tensor) -> Tensor:
+    """See ``reference.smoothing.series.gentle_imbalance``; spread is t - a, up to where a or t is beyond any use."""
+    first = beta * (q_minus_p - spread / 3)
     return first + (q_minus_p * (_cosh_rest(t) + _cosh_rest(a)) - (_sinh_rest(t) - _sinh_rest(a)))
 
 
-def _linear_excess(x: Tensor, n: Tensor) -> Tensor:
+def _linear_excess(x: Tensor, decay: Tensor) -> Tensor:
+    """(x - 1 + e^{-x})/x; see ``reference.smoothing.series.linear_excess``."""
     series = torch.zeros_like(x)
     clipped = x.clamp_max(1)
     for k in range(18, 1, -1):
         series = clipped * ((-1) ** k / math.factorial(k) + series)
-    return torch.where(x < 1, series, (x - n) / x)
+    return torch.where(x < 1, series, ((x - 1) + decay) / x)
 
 
-def _quadratic_excess(x: Tensor, n: Tensor, linear_excess: Tensor) -> Tensor:
-    return torch.where(x < 1, n - linear_excess, (n - x * torch.exp(-x)) / x)
+def _quadratic_excess(x: Tensor, decay: Tensor) -> Tensor:
+    """(1 - (1 + x) e^{-x})/x; see ``reference.smoothing.series.quadratic_excess``.
+
+    Departs  where that subtraction cancels it is e^{-x} (e^x - 1 - x)/x, by a series of positive terms.
+    """
+    series = torch.zeros_like(x)
+    clipped = x.clamp_max(2)
+    for k in range(25, 1, -1):
+        series = clipped * (1 / math.factorial(k) + series)
+    return torch.where(x < 2, decay * series, (1 - (1 + x) * decay) / x)
 
 
 def _sinh_rest(x: Tensor) -> Tensor:

@@ -405,7 +405,7 @@ def matching_noise(rho: ArrayLike, logits: ArrayLike) -> Array:
 
     v = (rho - p) / q = 1 - (1 - rho) / q for z = 1 and rho / p for z = 0; uniform and independent of z, which is all
     ``relax`` asks of v. The two samples, and the values of the surrogate at them, then coincide; whether that leaves
-    less noise than an independent v depends on f (``validation.gradients`` measures both).
+    less noise than an independent v depends on f (``validation.sampling.estimators`` measures both).
 
     Source   Tucker et al. (2017), the coupling of u and v.
     Shapes   rho (S, N), logits (N,) or (S, N) -> (S, N)

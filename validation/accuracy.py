@@ -16,23 +16,35 @@ The truth comes from ``validation.truth``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import mpmath
 import numpy as np
+import torch
 from mpmath import mpf
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+from scipy.special import expit
 
+import dvaepp.smoothing
 import reference.smoothing
 from accelerated import Backend
 from accelerated.protocol import EXTRAS
+from dvaepp.config import unknown
+from dvaepp.errors import ConfigError
 from reference.smoothing import InverseCDF, MixtureSmoothing
+from validation import subjects
+from validation.cases import BETA_RANGE, Cases, edge_cases, random_cases, zeta_cases
+from validation.rows import ErrorMap, Finding, Request, Subject, Task
+from validation.search import Effort, Errors, climb, worst_apart
+from validation.tolerances import LOG_DENSITIES, TRANSFORM_EXCEPTIONS, TRANSFORM_MIXED_ERROR
+from validation.torch_twin import TORCH
 from validation.truth import KINDS, OUTPUTS, MixtureTruth, sigmoid_pair
 
-EXPONENTIAL = "overlapping exponential"
+EXPONENTIAL = "exponential"
 
 Floats: TypeAlias = NDArray[np.floating]
 Outputs: TypeAlias = Mapping[str, Floats]
@@ -41,26 +53,24 @@ Judged: TypeAlias = tuple[mpf, mpf]  # a true value, and the sum of the changes 
 #: The reference's class of each kind, as a function of the sharpness.
 REFERENCE: dict[str, type[Any]] = {
     EXPONENTIAL: reference.smoothing.OverlappingExponential,
-    "overlapping logistic": reference.smoothing.OverlappingLogistic,
-    "spike-and-exponential": reference.smoothing.SpikeExponential,
-    "power function": reference.smoothing.PowerFunction,
-    "Gaussian": reference.smoothing.Gaussian,
-    "uniform + exponential": reference.smoothing.UniformExponential,
-    "binary Concrete": reference.smoothing.BinaryConcrete,
-}
-
-#: The kinds that backends have kernels for (``accelerated.protocol.KINDS``), by the names above.
-BACKEND_KINDS = {
-    "exponential": EXPONENTIAL,
-    "logistic": "overlapping logistic",
-    "spike_exponential": "spike-and-exponential",
-    "power": "power function",
+    "logistic": reference.smoothing.OverlappingLogistic,
+    "spike_exponential": reference.smoothing.SpikeExponential,
+    "power": reference.smoothing.PowerFunction,
+    "gaussian": reference.smoothing.Gaussian,
+    "uniform_exponential": reference.smoothing.UniformExponential,
+    "concrete": reference.smoothing.BinaryConcrete,
 }
 
 _LONG_ENOUGH = 64
 
 #: Forward operations of (zeta, second argument).
 FORWARD = ("log_r0", "log_r1", "r_cdf0", "r_cdf1", "log_ratio", "log_prob", "cdf", "nu")
+
+#: Those of them that a backend's ``inverse_cdf`` returns besides zeta.
+POSTERIOR = ("log_ratio", "nu")
+
+#: Those of them that take a logit.
+OF_LOGIT = ("log_prob", "cdf", "nu")
 
 
 def reference_inverse_cdf(rho: Floats, logit_q: Floats, beta: Floats, kind: str = EXPONENTIAL) -> Outputs:
@@ -77,22 +87,37 @@ def reference_forward(zeta: Floats, logit_q: Floats, beta: Floats, kind: str) ->
         for z in (0, 1):
             unit = np.full_like(zeta, z)
             outputs |= {f"log_r{z}": smoothing.log_r(zeta, unit), f"r_cdf{z}": smoothing.r_cdf(zeta, unit)}
-        outputs |= {"log_ratio": smoothing.log_ratio(zeta), "nu": smoothing.nu(zeta, logit_q)}
+        outputs |= reference_posterior(zeta, logit_q, beta, kind)
     return outputs
 
 
+def reference_posterior(zeta: Floats, logit_q: Floats, beta: Floats, kind: str) -> dict[str, Floats]:
+    """The NumPy definitions of ``POSTERIOR``, each (N,) and of the dtype of the inputs."""
+    smoothing = REFERENCE[kind](beta)
+    return {"log_ratio": smoothing.log_ratio(zeta), "nu": smoothing.nu(zeta, logit_q)}
+
+
+def torch_forward(zeta: Floats, logit_q: Floats, beta: Floats) -> Outputs:
+    """What the torch twin of the overlapping exponentials has of ``FORWARD``, with beta a tensor."""
+    x, logit, b = (torch.tensor(values) for values in (zeta, logit_q, beta))
+    smoothing = dvaepp.smoothing.OverlappingExponential(b)
+    outputs = {"log_ratio": smoothing.log_ratio(x), "nu": dvaepp.smoothing.nu(smoothing, x, logit)}
+    return {name: output.numpy() for name, output in outputs.items()}
+
+
 def backend_inverse_cdf(backend: Backend, kind: str, rho: Floats, logit_q: Floats, beta: Floats) -> Outputs:
-    """A backend's kernel: zeta and all ``accelerated.protocol.EXTRAS``, one call for each sharpness.
+    """A backend's kernel: zeta and all the ``accelerated.protocol.EXTRAS`` it has, one call for each sharpness.
 
     Calls of few numbers are made longer by repetition: a kernel that works on several numbers at once, and on what is
     left over one by one, is judged by the former.
     """
-    outputs = {name: np.empty_like(rho) for name in ("zeta", *EXTRAS)}
+    extras = tuple(getattr(backend, "extras", EXTRAS))
+    outputs = {name: np.empty_like(rho) for name in ("zeta", *extras)}
     for b in np.unique(beta):
         same = np.flatnonzero(beta == b)
         n = max(len(same), _LONG_ENOUGH)
         noise, logits = (backend.asarray(np.resize(x[same], n)) for x in (rho, logit_q))
-        result = backend.inverse_cdf(kind, noise, logits, float(b), EXTRAS)
+        result = backend.inverse_cdf(kind, noise, logits, float(b), extras)
         for name, output in outputs.items():
             output[same] = backend.to_numpy(getattr(result, name))[: len(same)]
     return outputs
@@ -160,29 +185,36 @@ def inverse_truth(kind: str, rho: float, logit_q: float, beta: float, eps: float
 
 
 @lru_cache(maxsize=200_000)
-def forward_truth(kind: str, output: str, zeta: float, logit_q: float, beta: float, eps: float) -> Judged:
-    """True value and D_zeta + D_l of one forward operation (a name of ``FORWARD``) of a kind."""
+def forward_truth(
+    kind: str, output: str, zeta: float, logit_q: float, beta: float, eps: float, rounds_beta: bool = False
+) -> Judged:
+    """True value and D_zeta + D_l of one forward operation (a name of ``FORWARD``) of a kind.
+
+    ``rounds_beta``: add D_beta, that is excuse a rounding of the sharpness as that of an input.
+    """
     truth = KINDS[kind]
     # Digits for zeta as if it were the smaller of the two tails it may stand for.
     smallest = min((abs(x) for x in (zeta, 1 - zeta) if x != 0), default=1.0)
     with mpmath.workdps(truth.digits(min(smallest, 1.0), logit_q, beta) + 20):
         x, logit, b = mpf(zeta), mpf(logit_q), mpf(beta)
 
-        def value(at_zeta: mpf, at_logit: mpf) -> mpf:
-            if output in ("log_prob", "cdf", "nu"):
-                return getattr(truth, output)(at_zeta, *sigmoid_pair(at_logit), b)
+        def value(at_zeta: mpf, at_logit: mpf, at_beta: mpf) -> mpf:
+            if output in OF_LOGIT:
+                return getattr(truth, output)(at_zeta, *sigmoid_pair(at_logit), at_beta)
             assert isinstance(truth, MixtureTruth)
             if output == "log_ratio":
-                return truth.log_ratio(at_zeta, b)
-            return getattr(truth, output[:-1])(at_zeta, int(output[-1]), b)
+                return truth.log_ratio(at_zeta, at_beta)
+            return getattr(truth, output[:-1])(at_zeta, int(output[-1]), at_beta)
 
-        here = value(x, logit)
+        here = value(x, logit, b)
         moved_zeta = [x * (1 - eps), x * (1 + eps)] if np.isfinite(zeta) else []
         if REFERENCE[kind].unit_interval:
             moved_zeta = [y for y in moved_zeta if 0 <= y <= 1]
         moved_logit = [logit * (1 - eps), logit * (1 + eps)] if np.isfinite(logit_q) else []
-        change = _change(here, [value(y, logit) for y in moved_zeta])
-        change += _change(here, [value(x, y) for y in moved_logit])
+        change = _change(here, [value(y, logit, b) for y in moved_zeta])
+        change += _change(here, [value(x, y, b) for y in moved_logit])
+        if rounds_beta:
+            change += _change(here, [value(x, logit, y) for y in (b * (1 - eps), b * (1 + eps))])
         return +here, +change
 
 
@@ -223,9 +255,13 @@ def mixed_errors(
     Returns  for each output present in ``result`` its worst case.
     """
     given = {n: getattr(result, n) for n in OUTPUTS} if isinstance(result, InverseCDF) else dict(result)
+    return _worst(_inverse_errors(given, rho, logit_q, beta, kind))
+
+
+def _inverse_errors(given: Outputs, rho: Floats, logit_q: Floats, beta: Floats, kind: str) -> Iterator[WorstCase]:
+    """Every output at every case, one after the other."""
     outputs = {name: values for name, values in given.items() if name in OUTPUTS}
     info = np.finfo(next(iter(outputs.values())).dtype)
-    worst: dict[str, WorstCase] = {}
     for i, (r, logit, b) in enumerate(zip(rho.tolist(), logit_q.tolist(), beta.tolist(), strict=True)):
         truth = inverse_truth(kind, r, logit, b, float(info.eps))
         slope = truth["dzeta_drho"][0]
@@ -241,9 +277,7 @@ def mixed_errors(
                 error = 0.0 if np.isfinite(got) and right_sign else float("inf")
             else:
                 error = _mixed_error(got, truth[name], info, saturated=name != "zeta")
-            if name not in worst or error > worst[name].mixed_error:
-                worst[name] = WorstCase(name, error, "rho", r, logit, b, got, float(truth[name][0]))
-    return worst
+            yield WorstCase(name, error, "rho", r, logit, b, got, float(truth[name][0]))
 
 
 def forward_errors(outputs: Outputs, zeta: Floats, logit_q: Floats, beta: Floats, kind: str) -> dict[str, WorstCase]:
@@ -253,15 +287,441 @@ def forward_errors(outputs: Outputs, zeta: Floats, logit_q: Floats, beta: Floats
     Domain   NaN counts as infinite error, and so does a finite number where the truth is infinite.
     Returns  for each output present in ``outputs`` its worst case.
     """
+    return _worst(_forward_errors(outputs, zeta, logit_q, beta, kind))
+
+
+def _forward_errors(
+    outputs: Outputs, zeta: Floats, logit_q: Floats, beta: Floats, kind: str, rounds_beta: Collection[str] = ()
+) -> Iterator[WorstCase]:
+    """Every output at every case, one after the other."""
     info = np.finfo(next(iter(outputs.values())).dtype)
-    worst: dict[str, WorstCase] = {}
+    outside = _outside(zeta, kind)
     for i, (x, logit, b) in enumerate(zip(zeta.tolist(), logit_q.tolist(), beta.tolist(), strict=True)):
         for name, values in outputs.items():
-            judged = forward_truth(
-                kind, name, x, logit if name in ("log_prob", "cdf", "nu") else 0.0, b, float(info.eps)
-            )
             got = float(values[i])
+            if outside[i]:
+                yield WorstCase(name, float("inf"), "zeta", x, logit, b, got, float("nan"))
+                continue
+            at_logit = logit if name in OF_LOGIT else 0.0
+            judged = forward_truth(kind, name, x, at_logit, b, float(info.eps), name in rounds_beta)
             error = _mixed_error(got, judged, info, saturated=False)
-            if name not in worst or error > worst[name].mixed_error:
-                worst[name] = WorstCase(name, error, "zeta", x, logit, b, got, float(judged[0]))
+            yield WorstCase(name, error, "zeta", x, logit, b, got, float(judged[0]))
+
+
+def _worst(cases: Iterable[WorstCase]) -> dict[str, WorstCase]:
+    worst: dict[str, WorstCase] = {}
+    for case in cases:
+        if case.output not in worst or case.mixed_error > worst[case.output].mixed_error:
+            worst[case.output] = case
     return worst
+
+
+def _outside(zeta: Floats, kind: str) -> NDArray[np.bool_]:
+    """Where a number is no zeta of this kind; NaN is none of any."""
+    if REFERENCE[kind].unit_interval:
+        return np.asarray(~((zeta >= 0) & (zeta <= 1)))
+    return np.isnan(zeta)
+
+
+# ---- the check: what is asked, and who answers -----------------------------------------------------------------------
+
+INVERSE, FORWARDS = "inverse_cdf", "forward"
+_CHECK = "accuracy"
+
+
+@dataclass(frozen=True)
+class At:
+    """One input, as ``--at`` takes it; ``first`` is rho or zeta."""
+
+    first: str
+    value: float
+    logit_q: float
+    beta: float
+
+    @property
+    def operation(self) -> str:
+        """The operation that takes it."""
+        return INVERSE if self.first == "rho" else FORWARDS
+
+    def cases(self, dtype: np.dtype[Any]) -> Cases:
+        """Rounded to a dtype."""
+        return Cases(*(np.array([x], dtype=dtype) for x in (self.value, self.logit_q, self.beta)))
+
+
+def parse_at(text: str) -> At:
+    """Turn "rho=0.25, logit_q=-3.0, beta=8.0", or zeta in the place of rho, into one input.
+
+    Domain   rho in [0, 1]; zeta any number (see ``tasks`` for kinds on [0, 1]); any logit; beta positive and finite
+    Raises   ConfigError for a name or number that is none, one missing or given twice, one outside its domain.
+    """
+    form = "say rho=0.25, logit_q=-3.0, beta=8.0, or zeta in the place of rho"
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (word.strip() for word in part.partition("="))
+        if name not in ("rho", "zeta", "logit_q", "beta"):
+            raise ConfigError(f"--at: {unknown('input', name, ('rho', 'zeta', 'logit_q', 'beta'))}; {form}")
+        if name in values:
+            raise ConfigError(f"--at: {name} is given twice; {form}")
+        try:
+            values[name] = float(number)
+        except ValueError:
+            raise ConfigError(f"--at: {name} must be a number; got {number!r}; {form}") from None
+        if np.isnan(values[name]):
+            raise ConfigError(f"--at: {name} must be a number; got {number!r}; {form}")
+    firsts = [name for name in ("rho", "zeta") if name in values]
+    if len(firsts) == 2:
+        raise ConfigError(f"--at: rho and zeta are given, and only one of them can be; {form}")
+    if missing := [name for name in ("logit_q", "beta") if name not in values] + ([] if firsts else ["rho or zeta"]):
+        raise ConfigError(f"--at: {missing[0]} is missing; {form}")
+    at = At(firsts[0], values[firsts[0]], values["logit_q"], values["beta"])
+    if at.first == "rho" and not 0 <= at.value <= 1:
+        raise ConfigError(f"--at: rho must lie in [0, 1]; got {at.value!r}")
+    if not 0 < at.beta < np.inf:
+        raise ConfigError(f"--at: beta must be positive and finite; got {at.beta!r}")
+    return at
+
+
+def tasks(subject: Subject, request: Request) -> list[Task]:
+    """One for each operation, kind and dtype that the subject has and the request wants.
+
+    Raises   ConfigError for an input outside the domain of every kind that was asked for.
+    """
+    at = parse_at(request.at) if request.at else None
+    offered = [INVERSE] if INVERSE in subject.operations else []
+    if FORWARDS in subject.operations or subject.name == TORCH:
+        offered.append(FORWARDS)
+    kinds = [kind for kind in request.kinds if kind in subject.kinds]
+    if at and at.first == "zeta" and not 0 <= at.value <= 1:
+        if request.kinds and all(REFERENCE[kind].unit_interval for kind in request.kinds):
+            raise ConfigError(f"--at: zeta must lie in [0, 1] for {', '.join(request.kinds)}; got {at.value!r}")
+        kinds = [kind for kind in kinds if not REFERENCE[kind].unit_interval]
+    return [
+        Task(_CHECK, subject.name, operation, kind, dtype, request.seed, request.quick, request.at, request.maps)
+        for operation in offered
+        if request.wants(operation) and (at is None or at.operation == operation)
+        for kind in kinds
+        for dtype in request.dtypes
+    ]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Some outputs of one operation of a subject, with the NumPy definition of the same.
+
+    ``first`` is what the operation calls the number that ``Cases`` calls rho.
+    """
+
+    kind: str
+    first: str
+    outputs: tuple[str, ...]
+    subject: Callable[[Floats, Floats, Floats], Outputs]
+    definition: Callable[[Floats, Floats, Floats], Outputs]
+    bounds: Mapping[str, float] = field(default_factory=dict)  # where the bound is not ``TRANSFORM_MIXED_ERROR``
+    is_definition: bool = False  # whether it is the definition itself that is judged
+    one_beta_a_call: bool = False  # whether the subject is called once for each sharpness
+    rounds_beta: frozenset[str] = frozenset()  # outputs with which a rounding of beta is excused too
+
+    @property
+    def of_zeta(self) -> bool:
+        """Whether the outputs are functions of a zeta: of one that is given, or of one that comes out with them."""
+        return self.first == "zeta" or self.outputs == POSTERIOR
+
+    @property
+    def unit_interval(self) -> bool:
+        """Whether the first input lies in [0, 1]."""
+        return self.first == "rho" or bool(REFERENCE[self.kind].unit_interval)
+
+    def answers(self, cases: Cases) -> tuple[Cases, Outputs]:
+        """The subject's outputs, and the cases they belong to, in which a zeta is the one that came out, rounded."""
+        found = self.subject(cases.rho, cases.logit_q, cases.beta)
+        if self.of_zeta and self.first == "rho":
+            cases = Cases(np.asarray(found["zeta"]), cases.logit_q, cases.beta)
+        return cases, {name: found[name] for name in self.outputs}
+
+
+def questions(task: Task) -> list[Question]:
+    """What a task asks."""
+    exceptions = TRANSFORM_EXCEPTIONS if task.dtype == "float64" else {}
+    bounds = {key[2]: bound for key, bound in exceptions.items() if key[:2] == (task.subject, task.kind)}
+    return [replace(question, bounds=bounds) for question in _questions(task)]
+
+
+def _questions(task: Task) -> list[Question]:
+    kind = task.kind
+    inverse, posterior = partial(reference_inverse_cdf, kind=kind), partial(reference_posterior, kind=kind)
+    if task.operation == FORWARDS:
+        forward = partial(reference_forward, kind=kind)
+        if task.subject == TORCH:
+            return [Question(kind, "zeta", POSTERIOR, torch_forward, posterior)]
+        names = FORWARD if isinstance(KINDS[kind], MixtureTruth) else ("log_prob", "cdf")
+        excused = LOG_DENSITIES if task.dtype == "float64" else frozenset()
+        return [Question(kind, "zeta", names, forward, forward, is_definition=True, rounds_beta=excused)]
+    if task.subject == subjects.REFERENCE:
+        return [Question(kind, "rho", OUTPUTS, inverse, inverse, is_definition=True)]
+    backend = subjects.backend(task.subject)
+    values, offered = partial(backend_inverse_cdf, backend, kind), {"zeta", *getattr(backend, "extras", EXTRAS)}
+    outputs = tuple(name for name in OUTPUTS if name in offered)
+    found = [Question(kind, "rho", outputs, values, inverse, one_beta_a_call=True)]
+    # The torch twin's are judged at any zeta, as an operation of their own.
+    if task.subject != TORCH and offered.issuperset(POSTERIOR):
+        found.append(Question(kind, "rho", POSTERIOR, values, posterior, one_beta_a_call=True))
+    return found
+
+
+# ---- the check: how it looks for the worst ---------------------------------------------------------------------------
+
+#: Milliseconds that the truth of one case takes, about: they decide on how many cases a kind is judged.
+_TRUTH_MS = {
+    EXPONENTIAL: 2.0,
+    "logistic": 1.6,
+    "spike_exponential": 1.2,
+    "power": 8.0,
+    "gaussian": 12.0,
+    "uniform_exponential": 6.0,
+    "concrete": 0.7,
+}
+_FORWARD_MS = 1.0  # one output
+
+#: Microseconds that the NumPy definition of one number takes, about.
+_DEFINITION_US = {
+    EXPONENTIAL: 1.0,
+    "logistic": 1.5,
+    "spike_exponential": 1.0,
+    "power": 20.0,
+    "gaussian": 50.0,
+    "uniform_exponential": 5.0,
+    "concrete": 1.0,
+}
+
+#: Of the time of a task, how much goes to judging, and to what stands in for it; in ms, full and quick.
+_JUDGING_MS, _SCREENING_MS = (3000, 150), (1000, 30)
+_MOST_SCREENED = 100_000
+_ROUNDS = (6, 2)
+
+#: An error that needs no larger one beside it, in roundings.
+_ENOUGH = 1000 * TRANSFORM_MIXED_ERROR
+_WITNESSES = 8
+
+#: Neighbours this many roundings away are far enough to average over roundings, and near enough to lie on a line.
+_APART = 1024
+_STEADY = 0.1  # largest relative change, from one neighbour to the other, at which they say anything
+
+
+class Judge:
+    """Judges cases exactly, and remembers the worst of each output and how it was found."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._worst: dict[str, tuple[WorstCase, str, str]] = {}
+        self.n_cases = 0
+
+    def __call__(self, cases: Cases, how: str) -> Errors:
+        """The mixed error of every output at every case; ``how`` they were found."""
+        question = self._question
+        at, found = question.answers(cases)
+        errors: dict[str, list[float]] = {name: [] for name in question.outputs}
+        judged = (
+            _forward_errors(found, at.rho, at.logit_q, at.beta, question.kind, question.rounds_beta)
+            if question.of_zeta
+            else _inverse_errors(found, at.rho, at.logit_q, at.beta, question.kind)
+        )
+        for case in judged:
+            so_far = errors[case.output]
+            i = len(so_far)
+            so_far.append(case.mixed_error)
+            if case.output not in self._worst or case.mixed_error > self._worst[case.output][0].mixed_error:
+                first = float(cases.rho[i])
+                self._worst[case.output] = (
+                    case,
+                    f"{question.first}={first!r}, logit_q={case.logit_q!r}, beta={case.beta!r}",
+                    how,
+                )
+        self.n_cases += len(cases)
+        return {name: np.array(values) for name, values in errors.items()}
+
+    def findings(self) -> Iterator[Finding]:
+        """The worst of each output."""
+        for name in self._question.outputs:
+            case, at, how = self._worst[name]
+            where = at if case.first == self._question.first else f"{at}, zeta={case.value!r}"
+            yield Finding(
+                name,
+                case.mixed_error,
+                self._question.bounds.get(name, TRANSFORM_MIXED_ERROR),
+                f"{where}; {how}, {self.n_cases} cases judged",
+                unit="roundings, beta's too" if name in self._question.rounds_beta else "roundings",
+                at=at,
+                got=case.got,
+                expected=case.expected,
+            )
+
+
+def estimates(question: Question, cases: Cases) -> Errors:
+    """What the mixed errors are, about, without multi-precision arithmetic: where it is worth while to judge.
+
+    The definition, evaluated in float64, stands in for the truth. Where it is itself judged, and in float64, the mean
+    of its values at neighbours does, ``_APART`` roundings away. What is too steep to say anything counts as 0, and NaN
+    as infinite.
+    """
+    dtype = cases.rho.dtype
+    info = np.finfo(dtype)
+    at, got = question.answers(cases)
+    x, logit_q, beta = (values.astype(np.float64) for values in (at.rho, at.logit_q, at.beta))
+    outside = _outside(x, question.kind) if question.of_zeta else np.zeros(len(x), dtype=bool)
+    x = np.where(outside, 0.0, x)
+    ends = (0.0, 1.0) if not question.of_zeta or REFERENCE[question.kind].unit_interval else (-np.inf, np.inf)
+    apart = 1 if dtype == np.float32 else _APART
+    step = apart * float(info.eps)
+
+    here = question.definition(x, logit_q, beta)
+    moved = []
+    with np.errstate(over="ignore"):
+        for factor in (1 - step, 1 + step):
+            there = x * factor
+            moved.append(
+                question.definition(np.where((there >= ends[0]) & (there <= ends[1]), there, x), logit_q, beta)
+            )
+        moved += [question.definition(x, logit_q * factor, beta) for factor in (1 - step, 1 + step)]
+    by_beta = [question.definition(x, logit_q, beta * f) for f in (1 - step, 1 + step)] if question.rounds_beta else []
+    errors = {}
+    for name in question.outputs:
+        value, neighbours = here[name], [outputs[name] for outputs in moved]
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            changes = [np.nan_to_num(np.abs(there - value), nan=0.0, posinf=0.0) for there in neighbours]
+            change = np.maximum(changes[0], changes[1]) + np.maximum(changes[2], changes[3])
+            if name in question.rounds_beta:
+                change = change + np.max([np.nan_to_num(np.abs(there[name] - value)) for there in by_beta], axis=0)
+            steady = change <= _STEADY * np.abs(value)
+            if question.is_definition and dtype == np.float64:
+                value = np.mean(neighbours, axis=0)
+            elif not name.startswith("dzeta"):
+                steady = np.ones(len(x), dtype=bool)
+            given = got[name].astype(np.float64)
+            scale = float(info.eps) * np.abs(value) + change / apart + float(info.smallest_subnormal)
+            error = np.where(np.isfinite(value) & steady, np.abs(given - value) / scale, 0.0)
+        # A value that overflows, or a derivative that may saturate, is left to the judge.
+        unclear = ~np.isfinite(value) | (np.abs(value) > float(info.max))
+        errors[name] = np.where(unclear, 0.0, np.where(outside | ~np.isfinite(given), np.inf, error))
+    return errors
+
+
+def worst_found(question: Question, dtype: DTypeLike, seed: int, quick: bool) -> Judge:
+    """Look for the worst cases of an operation: on the edges, at random, and from there uphill.
+
+    First by the stand-in of ``estimates`` and in great numbers, from which the worst are judged; then by the judge.
+    Costs    about ``_JUDGING_MS`` and ``_SCREENING_MS``; the number of cases depends on the kind alone.
+    """
+    kind, n_outputs = question.kind, len(question.outputs)
+    name = f"{question.first} {kind} {np.dtype(dtype).name}"  # not the subject's: all meet the same cases
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    judge = Judge(question)
+
+    def taken(cases: Cases) -> Cases:
+        if question.first == "rho":
+            return cases
+        return zeta_cases(cases, dtype, int(rng.integers(2**32)), question.unit_interval)
+
+    def drawn(n: int) -> Cases:
+        return taken(random_cases(n, dtype, int(rng.integers(2**32))))
+
+    edges = edge_cases(dtype)
+    order = rng.permutation(len(edges))
+    edges = taken(Cases(edges.rho[order], edges.logit_q[order], edges.beta[order]))
+    cost = _FORWARD_MS * n_outputs if question.of_zeta else _TRUTH_MS[kind]
+    share = 1 if question.is_definition or not question.of_zeta else 2
+    n_judged = int(_JUDGING_MS[quick] / cost / share)
+    n_screened = min(_MOST_SCREENED, int(1000 * _SCREENING_MS[quick] / (6 * _DEFINITION_US[kind])))
+
+    some, draws = edges[: n_judged // 5], drawn(n_judged // 5)
+    errors = [judge(some, "on the grid"), judge(draws, "at random")]
+    known = some + draws
+
+    many = drawn(n_screened // 2)
+    if question.one_beta_a_call:
+        many = replace(many, beta=_few(many.beta, min(700, len(many) // 20)))
+    many = edges[: n_screened // 8] + many
+    uphill = partial(climb, rng=rng, unit_interval=question.unit_interval, enough=_ENOUGH)
+    stand_in = partial(estimates, question)
+    effort = _effort(n_screened // 3, n_outputs, _ROUNDS[quick])
+    many, estimated = uphill(stand_in, many, stand_in(many), effort)
+    n_each = max(1, n_judged // 5 // n_outputs)
+    # What is plainly wrong anywhere needs few witnesses.
+    chosen = {
+        i
+        for values in estimated.values()
+        for i in worst_apart(many, values, n_each if values.max() < _ENOUGH else min(n_each, _WITNESSES))
+    }
+    if chosen:
+        promising = many[np.isin(np.arange(len(many)), list(chosen))]
+        errors.append(judge(promising, "by search"))
+        known += promising
+
+    together = {name: np.concatenate([values[name] for values in errors]) for name in question.outputs}
+    effort = _effort(2 * n_judged // 5, n_outputs, _ROUNDS[quick])
+    uphill(partial(judge, how="by search"), known, together, effort)
+    return judge
+
+
+def _effort(n_cases: int, n_outputs: int, rounds: int) -> Effort:
+    """About so many cases in all, with at least a few moves around each."""
+    each = max(1, n_cases // (rounds * n_outputs))
+    parents = max(1, min(8, each // 8))
+    return Effort(parents, max(1, each // parents), rounds)
+
+
+def _few(beta: Floats, n: int) -> Floats:
+    """Rounded to one of about ``n``, spread evenly over the sharpnesses' range in their logarithm."""
+    apart = np.log(BETA_RANGE[1] / BETA_RANGE[0]) / n
+    return np.exp(np.round(np.log(beta.astype(np.float64)) / apart) * apart).astype(beta.dtype)
+
+
+# ---- the check -------------------------------------------------------------------------------------------------------
+
+_MAP_BETAS = (2.0, 8.0, 20.0)
+_MAP_SIZE = {"float32": 40, "float64": 20}
+_MAP_SIZE_OF_SLOW_TRUTHS = 12
+
+
+def perform(task: Task) -> Iterator[Finding | ErrorMap]:
+    """The worst of each output, or what there is at ``task.at``; then the maps, where they are wanted."""
+    dtype = np.dtype(task.dtype)
+    for question in questions(task):
+        if task.at:
+            judge = Judge(question)
+            judge(parse_at(task.at).cases(dtype), "as asked for")
+        else:
+            judge = worst_found(question, dtype, task.seed, task.quick)
+        yield from judge.findings()
+    if task.maps and task.operation == INVERSE and not task.at:
+        question = questions(task)[0]
+        for beta in _MAP_BETAS:
+            yield error_map(task.subject, question, dtype, beta)
+
+
+def error_map(subject: str, question: Question, dtype: np.dtype[Any], beta: float) -> ErrorMap:
+    """The largest error of an inverse CDF's outputs over a grid of logits and noise.
+
+    In float32 by ``estimates``, with the definition for the truth, on 40 x 40 points. In float64 by the judge, on
+    20 x 20 points, or 12 x 12 where the truth is slow.
+    Logits reach to 20 or 1.5 beta; rho is a sigmoid's value, which shows both ends and the middle.
+    """
+    size = _MAP_SIZE[dtype.name]
+    if dtype == np.float64 and _TRUTH_MS[question.kind] > 5:
+        size = _MAP_SIZE_OF_SLOW_TRUTHS
+    reach = max(20.0, 1.5 * beta)
+    rho = expit(np.linspace(-15, 15, size)).astype(dtype)
+    logit_q = np.linspace(-reach, reach, size).astype(dtype)
+    logits, noise = (grid.ravel() for grid in np.meshgrid(logit_q, rho, indexing="ij"))
+    cases = Cases(noise, logits, np.full(size * size, beta, dtype=dtype))
+    errors = estimates(question, cases) if dtype == np.float32 else Judge(question)(cases, "on a map")
+    worst = np.max(list(errors.values()), axis=0).reshape(size, size)
+    return ErrorMap(
+        subject,
+        question.kind,
+        dtype.name,
+        beta,
+        tuple(rho.tolist()),
+        tuple(logit_q.tolist()),
+        tuple(tuple(row) for row in worst.tolist()),
+        TRANSFORM_MIXED_ERROR,
+    )

@@ -34,39 +34,28 @@ from scipy.special import expit, logit
 
 from accelerated import Backend
 from accelerated.backends.numpy_oracle import NumpyOracle
-from accelerated.protocol import CrossEntropyGradients, Machine
+from accelerated.protocol import KINDS, CrossEntropyGradients, Machine
 from reference import gibbs, partition, philox, tempering
 from reference.boltzmann import energy
 from reference.vocabulary import RBM, Array
-from validation.accuracy import BACKEND_KINDS, REFERENCE, Floats, Outputs, backend_inverse_cdf, reference_inverse_cdf
-from validation.cases import Cases
+from validation import subjects
+from validation.accuracy import REFERENCE, Floats, Outputs, backend_inverse_cdf, reference_inverse_cdf
+from validation.cases import Cases, all_cases
+from validation.rows import Finding, Request, Subject, Task
 from validation.tolerances import (
     ANNEALING_LOG_WEIGHT,
     COUPLING_ERROR,
     GIBBS_THRESHOLD_ROUNDINGS,
+    PROBABILITY_ROUNDINGS,
     TRANSFORM_MIXED_ERROR,
     TWIN_MIXED_ERROR,
     sum_error,
 )
+from validation.torch_twin import SUBJECTS
 
 _ORACLE = NumpyOracle()
 _EPS64 = float(np.finfo(np.float64).eps)
 _STEADY = 0.1  # largest relative change of the density for one rounding at which derivatives are judged
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The worst of one output, its bound, and what it was found on."""
-
-    output: str
-    error: float
-    bound: float
-    where: str
-
-    @property
-    def holds(self) -> bool:
-        """Whether the error keeps its bound (NaN does not)."""
-        return self.error <= self.bound
 
 
 # ---- transforms ------------------------------------------------------------------------------------------------------
@@ -80,13 +69,12 @@ class Operation:
     twin: Callable[[Floats, Floats, Floats], Outputs]
     first: str = "rho"  # what the operation calls the number that ``Cases`` calls rho
     unit_interval: bool = True  # whether that number lies in [0, 1]
-    rounds_beta: bool = False  # whether a rounding of beta is excused too, as that of an input
 
 
 def inverse_cdf(backend: Backend, kind: str) -> Operation:
     """A backend's inverse CDF of one of ``accelerated.protocol.KINDS``, with its derivatives."""
     return Operation(
-        lambda rho, logit_q, beta: reference_inverse_cdf(rho, logit_q, beta, BACKEND_KINDS[kind]),
+        lambda rho, logit_q, beta: reference_inverse_cdf(rho, logit_q, beta, kind),
         lambda rho, logit_q, beta: backend_inverse_cdf(backend, kind, rho, logit_q, beta),
     )
 
@@ -94,7 +82,7 @@ def inverse_cdf(backend: Backend, kind: str) -> Operation:
 def posterior_disagreements(backend: Backend, kind: str, cases: Cases) -> list[Finding]:
     """Log-ratio and nu of a backend's samples, judged at the rounded samples it returns with them."""
     found = backend_inverse_cdf(backend, kind, cases.rho, cases.logit_q, cases.beta)
-    smoothing = REFERENCE[BACKEND_KINDS[kind]]
+    smoothing = REFERENCE[kind]
 
     def of_zeta(zeta: Floats, logit_q: Floats, beta: Floats) -> Outputs:
         return {"log_ratio": smoothing(beta).log_ratio(zeta), "nu": smoothing(beta).nu(zeta, logit_q)}
@@ -140,6 +128,8 @@ def disagreements(operation: Operation, cases: Cases) -> list[Finding]:
 
     findings = []
     for name, truth in expected.items():
+        if name not in got:
+            continue  # a backend may lack some of the extras
         derivative = name.startswith("dzeta")
         error = _mixed_errors(got[name], truth, changes[name], saturated=derivative)
         if derivative:
@@ -147,7 +137,8 @@ def disagreements(operation: Operation, cases: Cases) -> list[Finding]:
         i = int(np.argmax(error))
         inputs = {operation.first: x[i], "logit_q": logit_q[i], "beta": beta[i]}
         where = ", ".join(f"{argument}={float(value)!r}" for argument, value in inputs.items())
-        findings.append(Finding(name, float(error[i]), bound, where))
+        value, expected_value = float(got[name][i]), float(truth[i])
+        findings.append(Finding(name, float(error[i]), bound, where, got=value, expected=expected_value))
     return findings
 
 
@@ -158,7 +149,7 @@ def _changes(
     roundings = 1 if dtype == np.float32 else 2
     step = roundings * float(np.finfo(dtype).eps)
     total = {name: np.zeros(len(x)) for name in here}
-    for i in range(3 if operation.rounds_beta else 2):
+    for i in range(2):
         largest = {name: np.zeros(len(x)) for name in here}
         for factor in (1 - step, 1 + step):
             inputs = [x, logit_q, beta]
@@ -213,10 +204,17 @@ def entropy_disagreements(backend: Backend, logit_q: Floats) -> list[Finding]:
     zeros, logits = np.zeros(alone.size), alone[:, 0].astype(np.float64)
     expected = of_units(zeros, logits, zeros)
     changes = _changes(units, expected, zeros, logits, zeros, dtype)
+    # The reference multiplies l with a number that may be subnormal, and then has an error of its own.
+    subnormal = float(np.finfo(np.float64).smallest_subnormal)
+    changes["dentropy_dlogit_q"] += np.where(np.isfinite(logits), np.abs(logits), 0) * subnormal
     errors = _mixed_errors(slope.ravel(), expected["dentropy_dlogit_q"], changes["dentropy_dlogit_q"], saturated=False)
     i = int(np.argmax(errors))
     bound = TRANSFORM_MIXED_ERROR if dtype == np.float32 else TWIN_MIXED_ERROR
-    found = [Finding("dentropy_dlogit_q", float(errors[i]), bound, f"logit_q={float(logits[i])!r}")]
+    at = f"logit_q={float(logits[i])!r}"
+    got_there, expected_there = float(slope.ravel()[i]), float(expected["dentropy_dlogit_q"][i])
+    found = [
+        Finding("dentropy_dlogit_q", float(errors[i]), bound, at, got=got_there, expected=expected_there),
+    ]
 
     terms, moved = (part["entropy"].reshape(n_rows, n_units).sum(axis=1) for part in (expected, changes))
     scale = float(np.finfo(dtype).eps) * terms + moved + float(np.finfo(dtype).smallest_subnormal)
@@ -350,6 +348,11 @@ def coupling_error(backend: Backend, dtype: DTypeLike) -> tuple[float, float]:
     return COUPLING_ERROR.get((backend.name, np.dtype(dtype).name), (0.0, 0.0))
 
 
+def bits_of(backend: Backend, dtype: DTypeLike) -> Bits:
+    """An empty count for the units of a backend."""
+    return Bits(PROBABILITY_ROUNDINGS.get(backend.name, 0.0) * float(np.finfo(dtype).eps))
+
+
 def _gamma(n: int, eps: float) -> float:
     return n * eps / 2 / (1 - n * eps / 2)
 
@@ -359,9 +362,11 @@ class Bits:
     """Units compared so far: how many, how many of them inside the band and how many were to be expected there.
 
     ``n_differing`` of those inside have another value than the reference, which is right as well; ``wrong`` lists the
-    units outside that have (the first few of each comparison), ``n_wrong`` counts them.
+    units outside that have (the first few of each comparison), ``n_wrong`` counts them. ``probability_error`` widens
+    the band for those who compare u with a rounded probability, see ``tolerances.PROBABILITY_ROUNDINGS``.
     """
 
+    probability_error: float = 0.0
     n_units: int = 0
     n_inside: int = 0
     n_expected: float = 0.0
@@ -381,7 +386,7 @@ class Bits:
     def meet(self, x: Array, u: Array, band: Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which units are on, and which lie inside the band; both counted."""
         threshold = logit(u)
-        band = band + _band_of_the_judge(u)
+        band = band + _band_of_the_judge(u) + self.probability_error / (1 - u)
         inside = np.abs(x - threshold) <= band
         self.n_units += x.size
         self.n_inside += int(inside.sum())
@@ -399,7 +404,7 @@ class Bits:
         """What was found: not one unit may be wrong."""
         counts = f"{self.n_units} units, {self.n_inside} in the band (expected {self.n_expected:.2g}), "
         counts += f"{self.n_differing} of them differ"
-        return Finding(output, float(self.n_wrong), 0.0, "; ".join([counts, *self.wrong[:1]]))
+        return Finding(output, float(self.n_wrong), 0.0, "; ".join([counts, *self.wrong[:1]]), "wrong bits")
 
 
 def gibbs_bits(
@@ -412,7 +417,7 @@ def gibbs_bits(
     dtype = machine.W.dtype
     rbm, mine = RBM(*machine), _on(backend, machine)
     other, extra = RBM(rbm.a2, rbm.a1, rbm.W.T), coupling_error(backend, dtype)
-    bits = Bits()
+    bits = bits_of(backend, dtype)
     for now in range(step, step + n_sweeps):
         arrays = backend.gibbs(mine, backend.asarray(z1), 1, seed, now, first_chain)
         after1, after2 = (backend.to_numpy(array) for array in arrays)
@@ -436,7 +441,7 @@ def edge_bits(
     Shapes   W (N1, N2) of the dtype that is judged, z1 (1, N1)
     """
     dtype = W.dtype
-    extra = coupling_error(backend, dtype)
+    extra, rounded = coupling_error(backend, dtype), bits_of(backend, dtype).probability_error
     sides = []
     z, couplings, signs = z1.astype(np.float64), W.astype(np.float64), np.random.default_rng(step % 2**32)
     for stream in (philox.STREAM_Z2, philox.STREAM_Z1):
@@ -449,7 +454,8 @@ def edge_bits(
         sign = signs.choice([-1.0, 1.0], n2)
         for _ in range(2):
             band = gibbs_band(Machine(np.zeros(n1), bias, couplings), z, dtype, 1.0, extra)[0]
-            bias = (threshold - field + sign * distance * (band + _band_of_the_judge(u))).astype(dtype)
+            band = band + _band_of_the_judge(u) + rounded / (1 - u)
+            bias = (threshold - field + sign * distance * band).astype(dtype)
         sides.append(bias)
         z = (bias.astype(np.float64) + field > threshold).astype(np.float64)[None]
         couplings = couplings.T
@@ -466,14 +472,15 @@ class Chains:
 
     n_chains: int
     n_excluded: int
-    error: float  # the largest difference of the others
+    error: float  # the largest difference of the others, in ``unit``
     bits: Bits
+    unit: str
 
     def finding(self, output: str, bound: float) -> Finding:
         """What was found."""
         where = f"{self.n_chains} chains, {self.n_excluded} excluded by {self.bits.n_inside} of "
         where += f"{self.bits.n_units} units in the band (expected {self.bits.n_expected:.2g})"
-        return Finding(output, self.error, bound, where)
+        return Finding(output, self.error, bound, where, self.unit)
 
 
 def tempering_chains(
@@ -500,7 +507,7 @@ def tempering_chains(
     n_rows = len(inv_temps) * n_chains
     if z1 is None:
         z1 = (philox.uniforms(seed, 0, n_rows, rbm.n1, philox.STREAM_TEMPERING_INIT) < 0.5).astype(np.float64)
-    bits, met = Bits(), np.zeros(n_chains, dtype=bool)
+    bits, met = bits_of(backend, dtype), np.zeros(n_chains, dtype=bool)
     n_accepted = np.zeros(len(inv_temps) - 1, dtype=np.int64)
     row_inv_temp = np.repeat(inv_temps, n_chains)
     streams = philox.STREAM_TEMPERING_Z2, philox.STREAM_TEMPERING_Z1
@@ -518,7 +525,7 @@ def tempering_chains(
     n_wrong = int((wrong & ~met).sum())
     if not met.any() and not np.array_equal(backend.to_numpy(got.n_accepted), n_accepted):
         n_wrong += n_chains
-    return Chains(n_chains, int(met.sum()), n_wrong, bits)
+    return Chains(n_chains, int(met.sum()), n_wrong, bits, "wrong chains")
 
 
 def _swaps_met(
@@ -550,7 +557,7 @@ def annealing_chains(
     rbm, dtype = RBM(*machine), machine.W.dtype
     independent = RBM(*base, np.zeros_like(rbm.W))
     mine = _on(backend, machine), tuple(backend.asarray(bias) for bias in base)
-    extra, bits = coupling_error(backend, dtype), Bits()
+    extra, bits = coupling_error(backend, dtype), bits_of(backend, dtype)
     if z1 is None:
         assert n_chains is not None
         got = backend.ais(*mine, inv_temps, n_chains, seed, first_chain)
@@ -577,7 +584,7 @@ def annealing_chains(
     assert weights.dtype == np.float64
     with np.errstate(invalid="ignore"):
         error = np.where(np.isfinite(weights), np.abs(weights - expected), np.inf)[~met]
-    return Chains(len(met), int(met.sum()), float(error.max(initial=0.0)), bits)
+    return Chains(len(met), int(met.sum()), float(error.max(initial=0.0)), bits, "nats")
 
 
 def _sweep(
@@ -608,60 +615,136 @@ def _sweep(
 # ---- all of it -------------------------------------------------------------------------------------------------------
 
 
-def examine(backend: Backend, cases: Cases, seed: int, size: int = 100) -> Iterator[tuple[str, Finding]]:
-    """Every operation of a backend on one seeded set of inputs of the dtype of ``cases``: its name and what was found.
+class _Inputs:
+    """Seeded inputs of one operation: machines, states and addresses of noise, of one dtype."""
 
-    Machines have sides of ``size`` and ``size`` + 29 units, or of very few.
+    def __init__(self, cases: Cases, seed: int, operation: str, size: int) -> None:
+        self.cases, self.size, self.dtype = cases, size, cases.rho.dtype
+        self.rng = np.random.default_rng([seed, *operation.encode()])
+        self.seed, self.step = int(self.rng.integers(2**62)) * 4 + 3, int(self.rng.integers(2**54))
+        self.first_chain = int(self.rng.integers(2**31))
+        self.sides = size, size + 29
+
+    def normal(self, scale: float, *shape: int) -> Array:
+        return np.asarray((scale * self.rng.standard_normal(shape)).astype(self.dtype))
+
+    def coins(self, *shape: int) -> Array:
+        return np.asarray(self.rng.integers(2, size=shape).astype(self.dtype))
+
+    def machine(self, n1: int, n2: int) -> Machine:
+        return Machine(self.normal(1, n1), self.normal(1, n2), self.normal(2 / np.sqrt(n1), n1, n2))
+
+
+def _examine_inverse_cdf(backend: Backend, inputs: _Inputs, kind: str) -> Iterator[Finding]:
+    some = few_sharpnesses(inputs.cases)
+    yield from disagreements(inverse_cdf(backend, kind), some)
+    yield from posterior_disagreements(backend, kind, some)
+
+
+def _examine_entropy(backend: Backend, inputs: _Inputs) -> Iterator[Finding]:
+    yield from entropy_disagreements(backend, np.resize(inputs.cases.logit_q, (17, inputs.size + 1)))
+
+
+def _examine_cross_entropy(backend: Backend, inputs: _Inputs) -> Iterator[Finding]:
+    for n1, n2, n_groups in ((inputs.size, inputs.size, 2), (*inputs.sides, 1), (3, 3, 3), (1, 3, 4)):
+        mu, nu = inputs.rng.uniform(size=(2, 9, n1 + n2)).astype(inputs.dtype)
+        machine, upstream = inputs.machine(n1, n2), inputs.normal(1, 9)
+        for finding in cross_entropy_disagreements(backend, machine, mu, nu, n_groups, upstream):
+            yield replace(finding, output=f"{finding.output}, {n1} x {n2}, groups: {n_groups}")
+
+
+def _examine_gibbs(backend: Backend, inputs: _Inputs) -> Iterator[Finding]:
+    address = inputs.seed, inputs.step, inputs.first_chain
+    for n1, n2 in (inputs.sides, inputs.sides[::-1], (1, 3)):
+        bits = gibbs_bits(backend, inputs.machine(n1, n2), inputs.coins(129, n1), 5, *address)
+        yield bits.finding(f"bits, {n1} x {n2}")
+    for n1, n2 in (inputs.sides, (1, inputs.size), (inputs.size, 1)):
+        bits = edge_bits(backend, inputs.machine(n1, n2).W, inputs.coins(1, n1), *address)
+        yield bits.finding(f"bits at the edge, {n1} x {n2}")
+
+
+def _examine_tempering(backend: Backend, inputs: _Inputs) -> Iterator[Finding]:
+    ladder = np.linspace(0.0, 1.0, 5)
+    for n1, n2 in (inputs.sides, (1, 3)):
+        machine, states = inputs.machine(n1, n2), inputs.coins(5 * 17, n1)
+        chains = tempering_chains(backend, machine, ladder, 17, 3, inputs.seed)
+        yield chains.finding(f"chains from fair coins, {n1} x {n2}", 0.0)
+        chains = tempering_chains(backend, machine, ladder, 17, 3, inputs.seed, 3, states, 2)
+        yield chains.finding(f"chains carried on, {n1} x {n2}", 0.0)
+
+
+def _examine_annealing(backend: Backend, inputs: _Inputs, reverse: bool) -> Iterator[Finding]:
+    path, bound = np.linspace(0.0, 1.0, 13), ANNEALING_LOG_WEIGHT[inputs.dtype.name]
+    for n1, n2 in (inputs.sides, (1, 3)):
+        machine, base = inputs.machine(n1, n2), (inputs.normal(1, n1), inputs.normal(1, n2))
+        z1, n_chains = (inputs.coins(65, n1), None) if reverse else (None, 65)
+        chains = annealing_chains(backend, machine, base, path, inputs.seed, n_chains, z1, inputs.first_chain)
+        yield chains.finding(f"log-weights, {n1} x {n2}", bound)
+
+
+def _examine_log_mean(backend: Backend, inputs: _Inputs) -> Iterator[Finding]:
+    # One weight decides, and all of them do.
+    for name, spread in (("far apart", 300), ("alike", 1)):
+        found = log_mean_disagreements(backend, inputs.normal(spread, 17, inputs.size), (1, inputs.size // 2))
+        yield replace(found, output=f"{found.output} of weights {name}")
+
+
+_EXAMINATIONS: dict[str, Callable[[Backend, _Inputs], Iterator[Finding]]] = {
+    "entropy": _examine_entropy,
+    "cross_entropy": _examine_cross_entropy,
+    "gibbs": _examine_gibbs,
+    "tempering": _examine_tempering,
+    "ais": lambda backend, inputs: _examine_annealing(backend, inputs, reverse=False),
+    "reverse_ais": lambda backend, inputs: _examine_annealing(backend, inputs, reverse=True),
+    "importance_log_mean": _examine_log_mean,
+}
+
+
+def examine(
+    backend: Backend, operation: str, cases: Cases, seed: int, size: int = 100, kind: str = "exponential"
+) -> Iterator[Finding]:
+    """One operation of a backend on seeded inputs of the dtype of ``cases``.
+
+    Machines have sides of ``size`` and ``size`` + 29 units, or of very few. ``kind`` is that of the inverse CDF. The
+    gradients of the cross-entropy are judged with it.
     """
-    rng, dtype = np.random.default_rng(seed), cases.rho.dtype
-    offered = backend.operations()
+    inputs = _Inputs(cases, seed, operation, size)
+    if operation == "inverse_cdf":
+        return _examine_inverse_cdf(backend, inputs, kind)
+    return _EXAMINATIONS[operation](backend, inputs)
 
-    def normal(scale: float, *shape: int) -> Array:
-        return (scale * rng.standard_normal(shape)).astype(dtype)
 
-    def coins(*shape: int) -> Array:
-        return rng.integers(2, size=shape).astype(dtype)
+def examine_all(backend: Backend, cases: Cases, seed: int, size: int = 100) -> Iterator[tuple[str, Finding]]:
+    """Every operation a backend has, with every kind of the inverse CDF: its name and what was found."""
+    for operation in ("inverse_cdf", *_EXAMINATIONS):
+        if operation in backend.operations():
+            for kind in getattr(backend, "kinds", KINDS) if operation == "inverse_cdf" else ("",):
+                for finding in examine(backend, operation, cases, seed, size, kind):
+                    yield operation, finding
 
-    def machine_of(n1: int, n2: int) -> Machine:
-        return Machine(normal(1, n1), normal(1, n2), normal(2 / np.sqrt(n1), n1, n2))
 
-    seed, step, first_chain = int(rng.integers(2**62)) * 4 + 3, int(rng.integers(2**54)), int(rng.integers(2**31))
-    sides = size, size + 29
-    if "inverse_cdf" in offered:
-        some = few_sharpnesses(cases)
-        for kind, name in BACKEND_KINDS.items():
-            for finding in disagreements(inverse_cdf(backend, kind), some) + posterior_disagreements(
-                backend, kind, some
-            ):
-                yield name, finding
-    if "entropy" in offered:
-        for finding in entropy_disagreements(backend, np.resize(cases.logit_q, (17, size + 1))):
-            yield "entropy", finding
-    if {"cross_entropy", "cross_entropy_gradients"} <= offered:
-        for n1, n2, n_groups in ((size, size, 2), (*sides, 1), (3, 3, 3), (1, 3, 4)):
-            mu, nu = rng.uniform(size=(2, 9, n1 + n2)).astype(dtype)
-            for finding in cross_entropy_disagreements(backend, machine_of(n1, n2), mu, nu, n_groups, normal(1, 9)):
-                yield "cross_entropy", replace(finding, output=f"{finding.output}, {n1} x {n2}, groups: {n_groups}")
-    if "gibbs" in offered:
-        for n1, n2 in (sides, sides[::-1], (1, 3)):
-            bits = gibbs_bits(backend, machine_of(n1, n2), coins(129, n1), 5, seed, step, first_chain)
-            yield "gibbs", bits.finding(f"bits, {n1} x {n2}")
-        for n1, n2 in (sides, (1, size), (size, 1)):
-            bits = edge_bits(backend, machine_of(n1, n2).W, coins(1, n1), seed, step, first_chain)
-            yield "gibbs", bits.finding(f"bits at the edge, {n1} x {n2}")
-    for n1, n2 in (sides, (1, 3)):
-        machine = machine_of(n1, n2)
-        if "tempering" in offered:
-            ladder = np.linspace(0.0, 1.0, 5)
-            for start, first_round, sweeps in ((None, 0, 1), (coins(5 * 17, n1), 3, 2)):
-                chains = tempering_chains(backend, machine, ladder, 17, 3, seed, first_round, start, sweeps)
-                yield "tempering", chains.finding(f"chains, {n1} x {n2}", 0.0)
-        base, path = (normal(1, n1), normal(1, n2)), np.linspace(0.0, 1.0, 13)
-        if "ais" in offered:
-            chains = annealing_chains(backend, machine, base, path, seed, 65, None, first_chain)
-            yield "ais", chains.finding(f"log-weights, {n1} x {n2}", ANNEALING_LOG_WEIGHT[np.dtype(dtype).name])
-        if "reverse_ais" in offered:
-            chains = annealing_chains(backend, machine, base, path, seed, None, coins(65, n1), first_chain)
-            yield "reverse_ais", chains.finding(f"log-weights, {n1} x {n2}", ANNEALING_LOG_WEIGHT[np.dtype(dtype).name])
-    if "importance_log_mean" in offered:
-        yield "importance_log_mean", log_mean_disagreements(backend, normal(300, 17, size), (1, size // 2))
+N_RANDOM = 3000
+_QUICK_STEP = 7  # coprime to the lengths of the edge grid, so that a thinned grid still meets every edge
+
+
+def tasks(subject: Subject, request: Request) -> list[Task]:
+    """Every operation of a backend or a torch twin, in every dtype; the reference agrees with itself."""
+    if subject.name == subjects.REFERENCE:
+        return []
+    wanted = [name for name in ("inverse_cdf", *_EXAMINATIONS) if name in subject.operations and request.wants(name)]
+    if subject.name in SUBJECTS:  # annealing and tempering of the twin draw noise of their own
+        wanted = [name for name in wanted if name not in ("tempering", "ais", "reverse_ais")]
+    kinds = [kind for kind in request.kinds if kind in subject.kinds]
+    return [
+        Task("agreement", subject.name, operation, kind, dtype, request.seed, request.quick)
+        for operation in wanted
+        for kind in (kinds if operation == "inverse_cdf" else [""])
+        for dtype in request.dtypes
+    ]
+
+
+def perform(task: Task) -> Iterator[Finding]:
+    """Examine the operation."""
+    cases = all_cases(N_RANDOM, np.dtype(task.dtype), task.seed)[:: _QUICK_STEP if task.quick else 1]
+    backend = subjects.backend(task.subject)
+    yield from examine(backend, task.operation, cases, task.seed, kind=task.kind)

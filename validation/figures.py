@@ -42,7 +42,7 @@ from reference.gibbs import PersistentChains
 from reference.smoothing import BinaryConcrete, MixtureSmoothing, OverlappingExponential, Smoothing, SpikeExponential
 from reference.thermodynamic import thermodynamic_estimate
 from reference.vocabulary import RBM, Array
-from validation import gradients
+from validation.sampling.estimators import FEWEST_DRAWS, Row, table
 
 PROG = "validation.figures"
 DPI = 120
@@ -386,13 +386,13 @@ def estimators(quick: bool = False) -> Figure:
     """Every gradient estimator on one problem with a known gradient: bias and standard deviation of a single draw.
 
     All relative to the norm of the exact gradient; four units, 20,000 draws, all on the same noise
-    (``validation.gradients``). Left: estimators that are unbiased; their measured bias is of the size of its standard
-    error, as it must be. (VIMCO estimates the gradient of another function, its multi-sample bound.) Right: biased
-    ones; larger markers are sharper, and the band holds the spreads of the left. Hollow: a single draw makes up more
-    than 2 % of the spread, so heavier ones are still missing, and neither number can be trusted. (Kinds on the whole
-    line have spread when blunt too: they ask for f, which is partly an exponential, far outside [0, 1].)
+    (``validation.sampling.estimators``). Left: estimators that are unbiased; their measured bias is of the size of its
+    standard error, as it must be. (VIMCO estimates the gradient of another function, its multi-sample bound.) Right:
+    biased ones; larger markers are sharper, and the band holds the spreads of the left. Hollow: a single draw makes up
+    more than 2 % of the spread, so heavier ones are still missing, and neither number can be trusted. (Kinds on the
+    whole line have spread when blunt too: they ask for f, which is partly an exponential, far outside [0, 1].)
     """
-    rows = gradients.table(gradients.FEWEST_DRAWS if quick else 20_000, seed=5)
+    rows = table(FEWEST_DRAWS if quick else 20_000, seed=5)
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.05, 1))
     unbiased = [row for row in rows if row.unbiased]
@@ -413,8 +413,8 @@ def estimators(quick: bool = False) -> Figure:
     return figure
 
 
-def _draw_biased(rows: Sequence[gradients.Row], axes: Axes) -> None:
-    families: dict[str, list[gradients.Row]] = {}
+def _draw_biased(rows: Sequence[Row], axes: Axes) -> None:
+    families: dict[str, list[Row]] = {}
     for row in rows:
         kind = row.parameter.split(",")[0] if row.estimator == "smoothed" else row.estimator
         families.setdefault(kind, []).append(row)

@@ -44,15 +44,58 @@ COUPLING_ERROR: Final[Mapping[tuple[str, str], tuple[float, float]]] = MappingPr
     }
 )
 
+#: Implementations that compare u with a rounded probability: how many units in the last place of 1 it may be off by
+#: (half of one for its own rounding, the rest for the exponential and the quotient behind it), in the dtype of the
+#: samples. Near 1 this moves the threshold in x by eps / (1 - u): a unit that is nearly always on is that much off,
+#: which no sample will ever show, but which is another bit where two implementations are compared.
+PROBABILITY_ROUNDINGS: Final[Mapping[str, float]] = MappingProxyType({"torch": 1.5})
+
 #: Annealing, by dtype: log-weights against the reference, driven by the same counters and passing through the same
 #: states, in nats. Weights are added up in float64, of logits in the machine's dtype: those of float32 are off by some
 #: 1e-7 each, weighted with a step of the path and averaged over units and steps; those of float64 by 1e-15.
 ANNEALING_LOG_WEIGHT: Final[Mapping[str, float]] = MappingProxyType({"float32": 1e-6, "float64": 1e-9})
 
-#: The mean of a gradient estimator that claims to be unbiased, in its own standard errors, coordinate by coordinate: of
-#: 14 rows with 4 coordinates each, one leaves 5 in one run of 30,000.
-UNBIASED_ERRORS: Final = 5.0
-
 #: Where one draw makes up more of an estimator's spread than this, heavier ones have not been seen yet: bias and spread
 #: of that row are too small, and its standard error means little.
 HEAVY_TAIL: Final = 0.02
+
+#: Chance. The probability that any finding of ``validation.statistics`` fails although nothing is wrong: in a run of
+#: the reference, the torch twin and ``MOST_BACKENDS`` backends, in both dtypes, quick or full. Every finding gets an
+#: equal share (see ``validation.statistics.n_findings``), which makes bounds of about 6 standard errors.
+FALSE_ALARM_RATE: Final = 1e-6
+MOST_BACKENDS: Final = 10
+
+#: The probability with which the errors of the power column would be caught.
+POWER: Final = 0.99
+
+#: Draws that a cell of a table of counts must expect, else it is pooled with others: Pearson's chi-squared then has
+#: nearly the tail of a gamma distribution of its mean and variance.
+LEAST_EXPECTED: Final = 25.0
+
+#: How often an interval of 3 standard errors on either side of an estimate may miss the truth. It is 0.3 % for normal
+#: estimates whose errors are known, and more when errors are estimated from 64 skewed weights.
+BRACKET_MISSES: Final = 0.02
+
+#: A derivative against a measured one, in units of the measurement's estimated error. That estimate is a bound wherever
+#: the function is smooth within reach (see ``validation.derivatives.differences``), and one of the measurement alone:
+#: where the derivative's own rounding shows beside it, the step was too long.
+MEASURED_ERRORS: Final = 1.0
+
+#: A measurement whose error is more than this part of what is measured judges nothing, and fails. Smooth functions of
+#: moderate inputs are measured to 1e-7 and better, as a rule to 1e-10.
+DERIVATIVE_RESOLUTION: Final = 1e-6
+
+#: Forward operations of the reference with which a rounding of beta is excused as that of an input, in float64. A
+#: log-density is a sum of terms that may cancel, and where neither zeta nor the logit moves it (the middle for l = 0,
+#: the ends) the mixed error has nothing to hold its rounding against: 5.8 at (zeta, l, beta) = (0.49985, 0, 3.1) for
+#: the exponentials, 5.6 at (2e-308, -1e-8, 0.4) for the power functions, any number where it crosses 0 (see above).
+LOG_DENSITIES: Final = frozenset({"log_prob"})
+
+#: What is worse than ``TRANSFORM_MIXED_ERROR`` in float64, by (subject, kind, output), with the largest error that long
+#: searches found (10^4 cases judged, 10^6 screened): log_prob of the reference 4.05, just above the sharpness where its
+#: formulas change, at (zeta, l, beta) = (0.195, 1e-8, 3.49); lost to a cancellation by a factor of two or three.
+TRANSFORM_EXCEPTIONS: Final[Mapping[tuple[str, str, str], float]] = MappingProxyType(
+    {
+        ("reference", "exponential", "log_prob"): 5.0,
+    }
+)

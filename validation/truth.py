@@ -548,11 +548,11 @@ def _root(residual: Callable[[mpf], tuple[mpf, mpf]], low: mpf, high: mpf, start
 
 
 KINDS: dict[str, Truth] = {
-    "overlapping exponential": Exponential(),
-    "overlapping logistic": Logistic(),
-    "spike-and-exponential": SpikeExponential(),
-    "power function": Power(),
-    "Gaussian": Gaussian(),
-    "uniform + exponential": UniformExponential(),
-    "binary Concrete": Concrete(),
+    "exponential": Exponential(),
+    "logistic": Logistic(),
+    "spike_exponential": SpikeExponential(),
+    "power": Power(),
+    "gaussian": Gaussian(),
+    "uniform_exponential": UniformExponential(),
+    "concrete": Concrete(),
 }

@@ -250,6 +250,17 @@ SCALAR double atanh_small(double x) {
   return x + x * series;
 }
 
+// tanh x - x for |x| <= 1: -x (cosh x - sinh(x)/x)/cosh x, by series of positive terms.
+SCALAR double tanh_excess(double x) {
+  double square = x * x, series = 1, cosh = 1;
+#pragma unroll
+  for (int k = 20; k > 0; k -= 2) {
+    series = 1 + square * (1.0 / (k * (k + 3))) * series;
+    cosh = 1 + square * (1.0 / (k * (k - 1))) * cosh;
+  }
+  return -x * (square / 3 * series / cosh);
+}
+
 // How well a root search has to know a logarithm: for results in float64, and in float32.
 template <typename Number> struct Precision;
 template <> struct Precision<Two> { static constexpr double eps = 2.220446049250313e-16; };

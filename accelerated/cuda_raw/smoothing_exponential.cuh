@@ -4,7 +4,7 @@
 #include "smoothing.cuh"
 
 struct ExponentialRoot {
-  double zeta, x0, x1, n0, n1, v0, S, B, X, sqrt_pq, q_minus_p, four_pq, S_squared, size;
+  double zeta, x0, x1, n1, v0, q, S, B, X, sqrt_pq, q_minus_p, four_pq, S_squared, size;
   bool mirrored, central;
 };
 
@@ -13,6 +13,7 @@ SCALAR ExponentialRoot exponential_root(double rho, double logit, const Sharpnes
   double beta = s.beta, d = s.d;
   r.size = fabs(logit);
   double half = exp(-r.size / 2), p = 1 / (1 + half * half), q = half * half * p;
+  r.q = q;
   r.sqrt_pq = half * p;
   r.q_minus_p = -tanh(r.size / 2);
   r.mirrored = logit > 0;
@@ -34,7 +35,6 @@ SCALAR ExponentialRoot exponential_root(double rho, double logit, const Sharpnes
   double sum0 = 1 + r.X + r.S, sum1 = (r.X > 0.5 ? q + R_mirror + p * d : 1 - r.X) + r.S;
   r.v0 = below / sum0 * s.share;
   double v1 = above / fmax(sum1, DBL_SMALLEST_NORMAL) * s.share;
-  r.n0 = fmin(beta * r.v0, 1.0);
   r.n1 = fmin(beta * v1, 1.0);
 
   double y = fabs(r.B) + r.S;
@@ -57,18 +57,22 @@ SCALAR ExponentialRoot exponential_root(double rho, double logit, const Sharpnes
 
 SCALAR double exponential_dzeta_dbeta(const ExponentialRoot& r, const Sharpness& s) {
   double beta = s.beta, a = beta * r.x0, t = beta * r.x1, S = fmax(r.S, DBL_SMALLEST_NORMAL), result;
-  if (beta < 3 || (beta < 6 && r.q_minus_p > -0.46)) {
-    double gap = r.x1 - r.x0;
-    if (r.central && fabs(gap) < 0.125 && r.size < beta) gap = (-r.size - 2 * atanh(r.B / S)) / beta;
-    result = gentle_imbalance(r.x0, r.x1, gap, r.q_minus_p, beta) / (2 * S * expm1(beta));
+  if (beta < 4.25 && beta < 12 * r.q) {  // where the terms of the other arrangement cancel more
+    double spread = beta * (r.x1 - r.x0);
+    if (r.central && fabs(spread) < 0.125 * beta && r.size < beta) spread = -r.size - 2 * atanh(r.B / S);
+    result = gentle_imbalance(a, t, spread, r.q_minus_p, beta) / (2 * S * expm1(beta));
   } else {
     double y = fmax(fabs(r.B) + S, DBL_SMALLEST_NORMAL), overlap = r.sqrt_pq * s.sqrt_d;
     bool plateau = r.S < DBL_SMALLEST_NORMAL;
-    double larger = plateau ? 0.5 : y / (2 * S), smaller = plateau ? 0.5 : 2 * (overlap / S) * (overlap / y);
+    double larger = plateau ? 0.5 : y / (2 * S);
+    double smaller = plateau     ? 0.5
+                     : r.central ? r.four_pq * s.d / (2 * S * y)
+                                 : 2 * (overlap / S) * (overlap / y);
     double nu = r.B >= 0 ? larger : smaller, one_minus_nu = r.B >= 0 ? smaller : larger;
-    double g_a = linear_excess(a, r.n0), g_t = linear_excess(t, r.n1);
-    double h_a = quadratic_excess(a, r.n0, g_a), h_t = quadratic_excess(t, r.n1, g_t);
-    result = (one_minus_nu * (h_t + exp(-t) * g_a) - nu * (h_a + exp(-a) * g_t)) / -s.one_minus_d;
+    double decay_a = exp(-a), decay_t = exp(-t);
+    double of_zero = quadratic_excess(t, decay_t) + decay_t * linear_excess(a, decay_a);
+    double of_one = quadratic_excess(a, decay_a) + decay_a * linear_excess(t, decay_t);
+    result = (nu * of_one - one_minus_nu * of_zero) / s.one_minus_d;
   }
   result = r.x0 * (r.x1 * result);
   return r.mirrored ? -result : result;

@@ -93,30 +93,23 @@ SCALAR double steepness_less_1(const Sharpness& s) {
   return value(add(multiply(Two{s.beta / 2, 0}, tanh_quarter), Two{-1, 0}));
 }
 
-// cosh x - sinh(x)/x for |x| <= 1.
-SCALAR double cosh_less_sinhc(double x) {
-  double series = 1, square = x * x;
-#pragma unroll
-  for (int k = 18; k > 0; k -= 2) series = 1 + square * (1.0 / (k * (k + 3))) * series;
-  return square / 3 * series;
-}
-
 // nu - zeta for zeta = 1/2 + offset and nu = sigma(logit + log odds), from the nearest of 0, 1/2 and 1.
 SCALAR double nu_minus_zeta(Two offset, double logit, const Sharpness& s) {
-  double x = s.beta * (offset.high / 2), k = tanh(s.beta / 4), P = tanh(x) * k;
-  if (fabs(logit) < 1 && fabs(x) < 1 && fabs(P) < 0.25 && fabs(offset.high) < 0.35 && s.beta > 1) {
+  double o = value(offset), x = s.beta * (o / 2);
+  if (fabs(o) < 0.35 && fabs(x) < 0.75 && fabs(logit) < 1) {
     // Near l = 0 and zeta = 1/2 nu rises with zeta, for beta about 3.09 as fast as zeta itself. So what is left is
     // summed from parts that vanish with it: nu - 1/2 = tanh(l/2 + 2 atanh P)/2, P = tanh(x) tanh(beta/4), and
-    // P - offset = offset ((beta/2) tanh(beta/4) - 1) + (tanh x - x) tanh(beta/4).
-    double tanh_less_x = -x * cosh_less_sinhc(x) / cosh(x), of_logit = tanh(logit / 2), T = 2 * P / (1 + P * P);
-    double of_zeta = offset.high * steepness_less_1(s) + k * tanh_less_x - P * P * P / (1 + P * P);
-    return ((of_zeta + of_logit / 2) - offset.high * T * of_logit) / (1 + T * of_logit);
+    // P - offset = offset ((beta/2) tanh(beta/4) - 1) + (tanh x - x) tanh(beta/4). P as offset + (P - offset) rounds
+    // once; a product of tanh's would be several roundings off.
+    double P_less_o = o * steepness_less_1(s) + tanh(s.beta / 4) * tanh_excess(x);
+    double u = logit / 2 + tanh_excess(logit / 2), P = o + P_less_o, half_T = P / (1 + P * P), Tu = 2 * half_T * u;
+    return ((P_less_o - half_T * P * P) + (u / 2 - o * Tu)) / (1 + Tu);
   }
   Two odds = plus_logit(logistic_log_odds(offset, s.beta), logit);
-  if (fabs(offset.high) < 0.35) return tanh(odds.high / 2) / 2 - (offset.high + offset.low);
+  if (fabs(o) < 0.35) return tanh(odds.high / 2) / 2 - o;
   double zeta, rest;
   from_the_ends(offset, zeta, rest);
-  return offset.high < 0 ? sigmoid(odds) - zeta : rest - sigmoid(negative(odds));
+  return o < 0 ? sigmoid(odds) - zeta : rest - sigmoid(negative(odds));
 }
 
 template <int WANTED>

@@ -34,9 +34,9 @@ SCALAR Smoothed spike_exponential_double(double rho, double logit, const Sharpne
   }
   if (WANTED & DZETA_DRHO) result.dzeta_drho = slope / q;
   if (WANTED & DZETA_DBETA) {
-    double a = beta * x0, t = beta * x1, n_a = -expm1(-a);
-    double g_a = linear_excess(a, n_a), g_t = linear_excess(t, -expm1(-t)), h_a = quadratic_excess(a, n_a, g_a);
-    result.dzeta_dbeta = x0 * (x1 * ((h_a + exp(-a) * g_t) / s.one_minus_d));
+    double a = beta * x0, t = beta * x1, decay_a = exp(-a);
+    double of_one = quadratic_excess(a, decay_a) + decay_a * linear_excess(t, exp(-t));
+    result.dzeta_dbeta = x0 * (x1 * (of_one / s.one_minus_d));
   }
   return result;
 }

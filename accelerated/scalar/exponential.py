@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 
 from accelerated.scalar.compensated import add, sigmoid, two_product, two_sum
+from accelerated.scalar.hyperbolic import tanh
 from accelerated.scalar.series import gentle_imbalance, linear_excess, quadratic_excess
 
 _TINY = 2.0**-1022
 _FLAT = 1e-6  # see ``reference.smoothing.exponential``
+# ``_dzeta_dbeta`` there has two arrangements. Where the first is the better one, by searches for the worst case of
+# either: for gentle smoothings, unless the logit is so large that the terms of the other hardly cancel.
+_GENTLE, _BALANCED = 4.25, 12.0
 
 
 def exponential(
@@ -17,13 +21,13 @@ def exponential(
     """Zeta and its derivatives by logit, rho and beta (0 unless asked for), for rho in [0, 1] and a logit not NaN.
 
     See ``_root`` and ``OverlappingExponential._inverse_cdf_with_derivatives`` in ``reference.smoothing.exponential``,
-    whose names and order this follows. ``sharpness`` is ``accelerated.scalar.exponential_sharpness(beta)``.
+    whose names and order this follows. ``sharpness`` is ``accelerated.scalar.sharpness("exponential", beta)``.
     """
     beta, d, sqrt_d, one_minus_d = sharpness
     size = abs(logit_q)
     half = math.exp(-size / 2)
     p = 1 / (1 + half * half)
-    q, sqrt_pq, q_minus_p = half * half * p, half * p, -math.tanh(size / 2)
+    q, sqrt_pq, q_minus_p = half * half * p, half * p, -tanh(size / 2)
     mirrored = logit_q > 0
     below, above = (1 - rho, rho) if mirrored else (rho, 1 - rho)
 
@@ -46,7 +50,7 @@ def exponential(
     sum1 = (q + R_mirror + p * d if X > 0.5 else 1 - X) + S
     v0 = below / sum0 * (2 * one_minus_d / beta)
     v1 = above / max(sum1, _TINY) * (2 * one_minus_d / beta)
-    n0, n1 = min(beta * v0, 1.0), min(beta * v1, 1.0)
+    n1 = min(beta * v1, 1.0)
 
     y = abs(B) + S
     left = v0 <= v1 if beta < _FLAT else B < 0 and y >= 2 * p * sqrt_d
@@ -74,23 +78,25 @@ def exponential(
     dbeta = 0.0
     if with_dbeta:
         a, t = beta * x0, beta * x1
-        if beta < 3 or (beta < 6 and q_minus_p > -0.46):
-            gap = x1 - x0
-            if central and abs(gap) < 0.125 and size < beta:
-                gap = (-size - 2 * math.atanh(B / slope)) / beta
-            near = gentle_imbalance(x0, x1, gap, q_minus_p, beta) / (2 * slope * math.expm1(beta))
-            dbeta = x0 * (x1 * near)
+        if beta < _GENTLE and beta < _BALANCED * q:
+            spread = beta * (x1 - x0)
+            if central and abs(spread) < 0.125 * beta and size < beta:
+                spread = -size - 2 * math.atanh(B / slope)
+            dbeta = gentle_imbalance(a, t, spread, q_minus_p, beta) / (2 * slope * math.expm1(beta))
         else:
             if S < _TINY:
                 larger = smaller = 0.5
+            elif central:
+                larger, smaller = y / (2 * S), four_pq * d / (2 * S * y)
             else:
                 overlap = sqrt_pq * sqrt_d
                 larger, smaller = y / (2 * S), 2 * (overlap / S) * (overlap / y)
             nu, one_minus_nu = (larger, smaller) if B >= 0 else (smaller, larger)
-            g_a, g_t = linear_excess(a, n0), linear_excess(t, n1)
-            h_a, h_t = quadratic_excess(a, n0, g_a), quadratic_excess(t, n1, g_t)
-            far = one_minus_nu * (h_t + math.exp(-t) * g_a) - nu * (h_a + math.exp(-a) * g_t)
-            dbeta = x0 * (x1 * (far / -one_minus_d))
+            decay_a, decay_t = math.exp(-a), math.exp(-t)
+            of_zero = quadratic_excess(t, decay_t) + decay_t * linear_excess(a, decay_a)
+            of_one = quadratic_excess(a, decay_a) + decay_a * linear_excess(t, decay_t)
+            dbeta = (nu * of_one - one_minus_nu * of_zero) / one_minus_d
+        dbeta = x0 * (x1 * dbeta)
         if mirrored:
             dbeta = -dbeta
     return x1 if mirrored else x0, dlogit_q, one_minus_d / (beta * slope), dbeta

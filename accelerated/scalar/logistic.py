@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from accelerated.scalar.compensated import Two, add, finite, log, multiply, negative, sigmoid, two_product, two_sum
+from accelerated.scalar.hyperbolic import tanh, tanh_excess
 
 _TINY = 2.0**-1022
 
@@ -15,14 +16,14 @@ def logistic(
     """Zeta and its derivatives by logit, rho and beta (0 unless asked for), for rho in [0, 1] and a logit not NaN.
 
     See ``_root`` and ``OverlappingLogistic._inverse_cdf_with_derivatives`` in ``reference.smoothing.logistic``, whose
-    names and order this follows. ``sharpness`` is ``accelerated.scalar.exponential_sharpness(beta)``.
+    names and order this follows. ``sharpness`` is ``accelerated.scalar.sharpness("logistic", beta)``.
     """
     beta, d, sqrt_d, one_minus_d = sharpness
     mirrored = rho > 0.5
     logit = -logit_q if mirrored else logit_q
     if mirrored:
         rho = 1 - rho
-    p, q, q_minus_p = sigmoid((-logit, 0.0)), sigmoid((logit, 0.0)), math.tanh(logit / 2)
+    p, q, q_minus_p = sigmoid((-logit, 0.0)), sigmoid((logit, 0.0)), tanh(logit / 2)
     if rho == 0:
         end = math.inf if mirrored else -math.inf
         return end, q * sigmoid((beta - logit, 0.0)) * (one_minus_d / beta), math.inf, -end
@@ -94,7 +95,7 @@ def logistic_nu(zeta: float, logit_q: float, sharpness: tuple[float, float, floa
 def _log_odds(offset: Two, sharpness: tuple[float, float, float, float]) -> Two:
     """See ``reference.smoothing.OverlappingLogistic._log_odds``."""
     beta = sharpness[0]
-    product = math.tanh(beta * (offset[0] / 2)) * math.tanh(beta / 4)
+    product = tanh(beta * (offset[0] / 2)) * tanh(beta / 4)
     if abs(product) < 0.25:
         return 4 * math.atanh(product), 0.0
     inside = abs(offset[0]) < 0.5
@@ -122,39 +123,32 @@ def _plus_logit(log_odds: Two, logit_q: float) -> Two:
 
 
 def _nu_minus_zeta(offset: Two, logit: float, sharpness: tuple[float, float, float, float]) -> float:
-    """See ``reference.smoothing.real_line.nu_minus_zeta``."""
-    log_odds = _log_odds(offset, sharpness)
-    odds = _plus_logit(log_odds, logit)
-    if abs(offset[0]) < 0.35:
-        if abs(odds[0]) < 1:
-            return logit / 4 + _excess(offset, log_odds, sharpness) + _tanh_excess(odds[0] / 2) / 2
-        return math.tanh(odds[0] / 2) / 2 - (offset[0] + offset[1])
+    """See ``reference.smoothing.real_line.nu_minus_zeta``.
+
+    Departs  in the middle, where all parts vanish, by the addition theorem of tanh: with u = tanh(l/2) and
+             P = tanh(beta/4) tanh(x), x = beta offset/2, nu = 1/2 + tanh(l/2 + 2 atanh P)/2. Then, with o the offset,
+
+                 nu - zeta = ((P - o - P^3/(1 + P^2)) + u/2 - o T u)/(1 + T u),   T = 2 P/(1 + P^2),
+
+             and P - o as in ``reference.smoothing.logistic._excess``. P is o + (P - o), which rounds once; as a product
+             it would have the roundings of two hyperbolic tangents, and around beta = 3.7, where little is left of o,
+             those are ten of the result.
+    """
+    beta, o = sharpness[0], offset[0] + offset[1]
+    x = beta * (o / 2)
+    if abs(o) < 0.35 and abs(x) < 0.75 and abs(logit) < 1:
+        P_less_o = o * _steepness_less_one(beta) + tanh(beta / 4) * tanh_excess(x)
+        u, P = logit / 2 + tanh_excess(logit / 2), o + P_less_o
+        half_T = P / (1 + P * P)
+        Tu = 2 * half_T * u
+        return ((P_less_o - half_T * P * P) + (u / 2 - o * Tu)) / (1 + Tu)
+    odds = _plus_logit(_log_odds(offset, sharpness), logit)
+    if abs(o) < 0.35:
+        return tanh(odds[0] / 2) / 2 - o
     zeta, one_minus_zeta = _from_the_ends(offset)
-    if offset[0] < 0:
+    if o < 0:
         return sigmoid(odds) - zeta
     return one_minus_zeta - sigmoid(negative(odds))
-
-
-def _excess(offset: Two, log_odds: Two, sharpness: tuple[float, float, float, float]) -> float:
-    """See ``reference.smoothing.logistic._excess``."""
-    beta = sharpness[0]
-    x = beta * (offset[0] / 2)
-    if abs(x) >= 0.5:
-        return (log_odds[0] + log_odds[1]) / 4 - (offset[0] + offset[1])
-    k = math.tanh(beta / 4)
-    product = k * math.tanh(x)
-    square, series = product * product, 0.0
-    for n in range(26, 0, -1):
-        series = square * (1 / (2 * n + 1) + series)
-    return product * series + k * _tanh_excess(x) + (offset[0] + offset[1]) * _steepness_less_one(beta)
-
-
-def _tanh_excess(x: float) -> float:
-    """See ``reference.smoothing.real_line.tanh_excess``."""
-    square, series = x * x, 1.0
-    for k in range(7, 0, -1):
-        series = 1 + square / (2 * k * (2 * k + 3)) * series
-    return -x * (square / 3 * series) / math.cosh(x)
 
 
 def _steepness_less_one(beta: float) -> float:

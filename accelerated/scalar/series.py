@@ -1,50 +1,52 @@
-"""``reference.smoothing.series`` for one number."""
+"""``reference.smoothing.series`` for one number.
+
+Series are nested, 1 + x/a (1 + x/b (...)), with quotients of small whole numbers that the compiler folds: summed term
+by term, each term would carry the roundings of all those before it.
+"""
 
 from __future__ import annotations
 
-import math
 
-
-def gentle_imbalance(x0: float, x1: float, gap: float, q_minus_p: float, beta: float) -> float:
-    """See ``reference.smoothing.series.gentle_imbalance``."""
-    a, t = beta * x0, beta * x1
-    first = beta * (q_minus_p - beta * gap / 3)
+def gentle_imbalance(a: float, t: float, spread: float, q_minus_p: float, beta: float) -> float:
+    """See ``reference.smoothing.series.gentle_imbalance``; spread is t - a."""
+    first = beta * (q_minus_p - spread / 3)
     return first + (q_minus_p * (_cosh_rest(t) + _cosh_rest(a)) - (_sinh_rest(t) - _sinh_rest(a)))
 
 
-def linear_excess(x: float, n: float) -> float:
-    """See ``reference.smoothing.series.linear_excess``."""
+def linear_excess(x: float, decay: float) -> float:
+    """(x - 1 + e^{-x})/x; ``decay`` is e^{-x}. See ``reference.smoothing.series.linear_excess``."""
     if not x < 1:
-        return (x - n) / x
-    term = series = x / 2
-    for k in range(3, 19):
-        term *= -x / k
-        series += term
-    return series
+        return ((x - 1) + decay) / x
+    series = 1.0
+    for k in range(18, 2, -1):
+        series = 1 - x * (1 / k) * series
+    return x / 2 * series
 
 
-def quadratic_excess(x: float, n: float, linear: float) -> float:
-    """See ``reference.smoothing.series.quadratic_excess``."""
-    return n - linear if x < 1 else (n - x * math.exp(-x)) / x
+def quadratic_excess(x: float, decay: float) -> float:
+    """(1 - (1 + x) e^{-x})/x; ``decay`` is e^{-x}. See ``reference.smoothing.series.quadratic_excess``.
+
+    Departs  where that subtraction cancels it is e^{-x} (e^x - 1 - x)/x, by a series of positive terms.
+    """
+    if not x < 2:
+        return (1 - (1 + x) * decay) / x
+    series = 1.0
+    for k in range(25, 2, -1):
+        series = 1 + x * (1 / k) * series
+    return decay * (x / 2 * series)
 
 
 def _sinh_rest(x: float) -> float:
     """2 x^{2k}/(2k + 1)! from k = 2 on."""
-    square = x * x
-    term = square * square / 60
-    series = 0.0
-    for k in range(3, 23):
-        series += term
-        term *= square / (2 * k * (2 * k + 1))
-    return series
+    square, series = x * x, 1.0
+    for k in range(45, 5, -2):
+        series = 1 + square * (1 / (k * (k - 1))) * series
+    return square * square * (1 / 60) * series
 
 
 def _cosh_rest(x: float) -> float:
     """2 x^{2k+1}/(2k + 2)! from k = 1 on."""
-    square = x * x
-    term = square * x / 12
-    series = 0.0
-    for k in range(2, 24):
-        series += term
-        term *= square / ((2 * k + 1) * (2 * k + 2))
-    return series
+    square, series = x * x, 1.0
+    for k in range(44, 4, -2):
+        series = 1 + square * (1 / (k * (k - 1))) * series
+    return square * x * (1 / 12) * series

@@ -57,10 +57,9 @@ def spike_exponential(
     dbeta = 0.0
     if with_dbeta:
         a, t = beta * x0, beta * x1
-        n_a, n_t = -math.expm1(-a), -math.expm1(-t)
-        g_a, g_t = linear_excess(a, n_a), linear_excess(t, n_t)
-        h_a = quadratic_excess(a, n_a, g_a)
-        dbeta = x0 * (x1 * ((h_a + math.exp(-a) * g_t) / one_minus_d))
+        decay_a = math.exp(-a)
+        of_one = quadratic_excess(a, decay_a) + decay_a * linear_excess(t, math.exp(-t))
+        dbeta = x0 * (x1 * (of_one / one_minus_d))
     return x0, dlogit_q, slope / q if q > 0 else math.inf, dbeta
 
 

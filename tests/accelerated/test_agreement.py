@@ -88,7 +88,7 @@ def coins(rng, *shape, dtype):
 @dtypes
 def test_one_examination_finds_nothing(backend, dtype):
     # What ``python -m validation agreement`` does, on fewer cases.
-    for _, finding in agreement.examine(backend, all_cases(300, dtype, seed=3)[::11], seed=5, size=33):
+    for _, finding in agreement.examine_all(backend, all_cases(300, dtype, seed=3)[::11], seed=5, size=33):
         assert_holds(finding)
 
 
@@ -144,11 +144,10 @@ def test_transforms_agree(backend, kind, dtype):
 @kinds
 def test_transforms_keep_the_bound_at_the_edges(backend, kind, dtype):
     needs(backend, "inverse_cdf")
-    name = accuracy.BACKEND_KINDS[kind]
     # The truth costs up to a tenth of a second a point; ``python -m validation`` takes more of them.
     cases = all_cases(700, dtype, seed=2)[:: 29 if kind != "power" else 61]
     outputs = accuracy.backend_inverse_cdf(backend, kind, cases.rho, cases.logit_q, cases.beta)
-    for worst in accuracy.mixed_errors(outputs, cases.rho, cases.logit_q, cases.beta, name).values():
+    for worst in accuracy.mixed_errors(outputs, cases.rho, cases.logit_q, cases.beta, kind).values():
         assert worst.mixed_error <= TRANSFORM_MIXED_ERROR, str(worst)
     if backend.name == "numpy_oracle":
         return  # judged in tests/validation, and nothing to compare with

@@ -23,8 +23,8 @@ from accelerated.cuda_raw.transforms import Transforms, sharpness_constants
 from accelerated.protocol import EXTRAS, KINDS, LogMean, Machine, Smoothed
 from reference.vocabulary import DomainError, ShapeError
 from tests.accelerated.emulator.cuda import EmulatedGpu, compiler
+from tests.accelerated.test_transforms import HARD_FOR_DBETA
 from validation import accuracy, agreement
-from validation.accuracy import BACKEND_KINDS
 from validation.cases import Cases, all_cases, random_cases
 from validation.tolerances import TRANSFORM_MIXED_ERROR
 
@@ -150,9 +150,15 @@ def inverse_of(outputs):
 def test_mixed_error_against_the_truth(elements, kind, dtype):
     # The truth costs milliseconds a point, tens of them for the power function.
     cases = all_cases(400, dtype, seed=11)[:: 19 if kind != "power" else 97]
-    worst = accuracy.mixed_errors(
-        inverse_of(elements(kind, cases)), cases.rho, cases.logit_q, cases.beta, BACKEND_KINDS[kind]
-    )
+    worst = accuracy.mixed_errors(inverse_of(elements(kind, cases)), cases.rho, cases.logit_q, cases.beta, kind)
+    for case in worst.values():
+        assert case.mixed_error <= TRANSFORM_MIXED_ERROR, case
+
+
+@pytest.mark.parametrize("kind", HARD_FOR_DBETA)
+def test_the_derivative_by_the_sharpness_keeps_its_digits(elements, kind):
+    cases = Cases(*np.array(HARD_FOR_DBETA[kind]).T)
+    worst = accuracy.mixed_errors(inverse_of(elements(kind, cases)), cases.rho, cases.logit_q, cases.beta, kind)
     for case in worst.values():
         assert case.mixed_error <= TRANSFORM_MIXED_ERROR, case
 
@@ -163,7 +169,7 @@ def test_derivatives_between_the_modes(elements, kind):
     rng = np.random.default_rng(15)
     logit_q, beta = (3 * rng.standard_normal(100)).astype(np.float32), rng.uniform(20, 1000, 100).astype(np.float32)
     cases = Cases(expit(-logit_q.astype(np.float64)).astype(np.float32), logit_q, beta)
-    worst = accuracy.mixed_errors(inverse_of(elements(kind, cases)), cases.rho, logit_q, beta, BACKEND_KINDS[kind])
+    worst = accuracy.mixed_errors(inverse_of(elements(kind, cases)), cases.rho, logit_q, beta, kind)
     for case in worst.values():
         assert case.mixed_error <= TRANSFORM_MIXED_ERROR, case
 
@@ -175,7 +181,7 @@ def test_mixed_error_against_the_reference(elements, kind, dtype):
     cases = all_cases(20_000 if kind != "power" else 1_000, dtype, seed=12)
     outputs = elements(kind, cases)
     operation = agreement.Operation(
-        lambda rho, logit_q, beta: accuracy.reference_inverse_cdf(rho, logit_q, beta, BACKEND_KINDS[kind]),
+        lambda rho, logit_q, beta: accuracy.reference_inverse_cdf(rho, logit_q, beta, kind),
         lambda rho, logit_q, beta: inverse_of(outputs),
     )
     for finding in agreement.disagreements(operation, cases):
@@ -188,7 +194,7 @@ def test_posterior_belongs_to_the_rounded_sample(elements, kind, dtype):
     cases = all_cases(2_000, dtype, seed=13)
     outputs = elements(kind, cases)
     sampled = Cases(outputs["zeta"], cases.logit_q, cases.beta)
-    smoothing = accuracy.REFERENCE[BACKEND_KINDS[kind]]
+    smoothing = accuracy.REFERENCE[kind]
 
     def expected(zeta, logit_q, beta):
         return {"log_ratio": smoothing(beta).log_ratio(zeta), "nu": smoothing(beta).nu(zeta, logit_q)}
@@ -206,7 +212,7 @@ def test_a_sharpness_is_not_rounded_to_float32(elements, kind):
         cases = replace(cases, beta=np.full(len(cases), beta))
         outputs = elements(kind, cases)
         operation = agreement.Operation(
-            lambda rho, logit_q, beta: accuracy.reference_inverse_cdf(rho, logit_q, beta, BACKEND_KINDS[kind]),
+            lambda rho, logit_q, beta: accuracy.reference_inverse_cdf(rho, logit_q, beta, kind),
             lambda *_, found=outputs: inverse_of(found),
         )
         for finding in agreement.disagreements(operation, cases):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -24,15 +23,26 @@ from validation.cases import Cases, edge_cases, random_cases
 from validation.tolerances import TRANSFORM_MIXED_ERROR
 
 DTYPES = (np.float32, np.float64)
-TRUTH = MappingProxyType(
-    {
-        "exponential": "overlapping exponential",
-        "logistic": "overlapping logistic",
-        "spike_exponential": "spike-and-exponential",
-        "power": "power function",
-    }
-)
 ORACLE = load("numpy_oracle")
+
+#: (rho, logit_q, beta) at which dzeta_dbeta was 5 to 15 roundings off, in one kernel or another, found by search: what
+#: is left of it there are a few roundings of large terms, and no rounding of an input excuses them.
+HARD_FOR_DBETA = {
+    "logistic": (
+        (0.5835917040110499, 6.773387027929407e-07, 3.743421377260845),
+        (0.3684052470831309, 0.1889097564908356, 3.962246318418404),
+        (0.3747700408907022, 0.17813972497126015, 3.6501100865930893),
+        (0.4125723414152801, -1.238386154895674e-10, 3.6538899287869966),
+        (0.2251361598070919, 0.8496327119772908, 4.90714042615045),
+    ),
+    "exponential": (
+        (1.1281673417773343e-13, 11.63574748985349, 2.858298454093503),
+        (2.3203661000743103e-14, 40.29438824020576, 2.7179494177263215),
+        (0.09684837177986681, 13.050092745093364, 2.430018684254346),
+        (0.42510486803244546, 1.179030065434715e-08, 5.853505584421013),
+        (0.42882456738812813, 1.1796472670212662e-08, 5.956111509241309),
+    ),
+}
 
 
 class OnCpu(Transforms):
@@ -63,9 +73,9 @@ def outputs(
 def assert_accurate(kind: str, cases: Cases, found: dict[str, NDArray[np.floating]]) -> None:
     forward = {name: found[name] for name in ("log_ratio", "nu") if name in found}
     inverse = {name: values for name, values in found.items() if name not in forward}
-    worst = list(mixed_errors(inverse, cases.rho, cases.logit_q, cases.beta, TRUTH[kind]).values())
+    worst = list(mixed_errors(inverse, cases.rho, cases.logit_q, cases.beta, kind).values())
     if forward:
-        worst += forward_errors(forward, found["zeta"], cases.logit_q, cases.beta, TRUTH[kind]).values()
+        worst += forward_errors(forward, found["zeta"], cases.logit_q, cases.beta, kind).values()
     for case in worst:
         assert case.mixed_error <= TRANSFORM_MIXED_ERROR, f"{kind}: {case}"
 
@@ -77,6 +87,12 @@ def assert_accurate(kind: str, cases: Cases, found: dict[str, NDArray[np.floatin
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_output_is_within_the_mixed_error_of_the_truth(backend: OnCpu, kind: str, dtype: type) -> None:
     cases = edge_cases(dtype)[::47] + random_cases(40, dtype, seed=41)
+    assert_accurate(kind, cases, outputs(backend, kind, cases))
+
+
+@pytest.mark.parametrize("kind", HARD_FOR_DBETA)
+def test_the_derivative_by_the_sharpness_keeps_its_digits_where_little_is_left_of_it(backend: OnCpu, kind: str) -> None:
+    cases = Cases(*np.array(HARD_FOR_DBETA[kind]).T)
     assert_accurate(kind, cases, outputs(backend, kind, cases))
 
 

@@ -71,7 +71,7 @@ def reverse_ais(backend, dtype):
 
 def inverse_cdf(backend, dtype):
     rho, logit_q = np.meshgrid([1e-6, 0.2, 0.5, 0.97], [-20.0, -1.5, 0.3, 4.0])
-    for kind in agreement.BACKEND_KINDS:
+    for kind in agreement.KINDS:
         cases = Cases(*(x.ravel().astype(dtype) for x in (rho, logit_q, np.full(rho.shape, 7.0))))
         yield from agreement.disagreements(agreement.inverse_cdf(backend, kind), cases)
         yield from agreement.posterior_disagreements(backend, kind, cases)

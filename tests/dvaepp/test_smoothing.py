@@ -11,6 +11,10 @@ import reference.posterior
 import reference.smoothing
 from dvaepp.errors import ConfigError
 from dvaepp.smoothing import OverlappingExponential, nu
+from tests.accelerated.test_transforms import HARD_FOR_DBETA
+from validation.accuracy import mixed_errors
+from validation.cases import Cases
+from validation.tolerances import TRANSFORM_MIXED_ERROR
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -45,6 +49,15 @@ def test_values_and_derivatives_are_the_reference_s(beta, dtype):
             total = (upstream.numpy() * expected.dzeta_dbeta).sum()
             scale = np.abs(upstream.numpy() * expected.dzeta_dbeta).sum()
             assert abs(b.grad.item() - total) <= 50 * torch.finfo(dtype).eps * scale
+
+
+def test_the_derivative_by_the_sharpness_keeps_its_digits_where_little_is_left_of_it():
+    cases = Cases(*np.array(HARD_FOR_DBETA["exponential"]).T)
+    beta = torch.tensor(cases.beta, requires_grad=True)
+    zeta = OverlappingExponential(beta).inverse_cdf(torch.tensor(cases.rho), torch.tensor(cases.logit_q))
+    zeta.sum().backward()
+    worst = mixed_errors({"dzeta_dbeta": beta.grad.numpy()}, cases.rho, cases.logit_q, cases.beta)["dzeta_dbeta"]
+    assert worst.mixed_error <= TRANSFORM_MIXED_ERROR, worst
 
 
 @pytest.mark.parametrize("beta", [0.2, 2.0, 9.0])

@@ -155,7 +155,7 @@ def test_what_the_index_finds_in_the_paper_cites_that_place(name, label):
 
 
 def test_the_table_of_estimators_has_the_rows_that_the_command_prints():
-    from validation.gradients import table
+    from validation.sampling.estimators import table
 
     chapter = README.split("### 8. ")[1].split("### 9. ")[0]
     shown = re.findall(r"^\| ([^|]+?) \| ([^|]*?) \| \d", chapter, flags=re.MULTILINE)

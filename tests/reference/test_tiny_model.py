@@ -17,10 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from dvaepp import boltzmann as torch_boltzmann
-from dvaepp import smoothing as torch_smoothing
-from dvaepp.models.feedforward import bernoulli_log_prob
 from dvaepp.objective import log_partition_surrogate
+from dvaepp.smoothing import OverlappingExponential as TorchOverlappingExponential
 from reference import boltzmann, posterior, tiny_model
 from reference.partition import bracket
 from reference.smoothing import OverlappingExponential
@@ -36,6 +34,7 @@ from reference.tiny_model import (
     train,
 )
 from reference.vocabulary import DomainError, ShapeError
+from validation.derivatives import torch_tiny_model
 from validation.figures import small_digits
 
 NAMES = [field.name for field in dataclasses.fields(Parameters)]
@@ -146,48 +145,24 @@ def test_a_wrong_line_is_noticed(right, wrong, expected_gradient, monkeypatch):
     assert worst_block(case.gradient(), expected_gradient)[0] > 1e-3
 
 
-def torch_bounds(theta, x, rho, beta, kl_weight, log_partition):
-    """The bound of each image from the torch twins of the formulas, the networks written out again."""
-    x, rho, smoothing = torch.tensor(x), torch.tensor(rho), torch_smoothing.OverlappingExponential(beta)
-    n_side = len(theta["a1"])
-    prior = torch_boltzmann.RBM(n_side, n_side).double()
-    for name in ("a1", "a2", "W"):
-        delattr(prior, name)
-        setattr(prior, name, theta[name])
-
-    def layer(inputs, V, u, A, c):
-        return torch.tanh(inputs @ theta[V] + theta[u]) @ theta[A] + theta[c]
-
-    theta["V2 and S2"] = torch.cat([theta["V2"], theta["S2"]])
-    logit1 = layer(x, "V1", "u1", "A1", "c1")
-    zeta1 = smoothing.inverse_cdf(rho[:, :n_side], logit1)
-    logit2 = layer(torch.cat([x, 2 * zeta1 - 1], 1), "V2 and S2", "u2", "A2", "c2")
-    zeta = torch.cat([zeta1, smoothing.inverse_cdf(rho[:, n_side:], logit2)], 1)
-    logits = torch.cat([logit1, logit2], 1)
-    nu = torch_smoothing.nu(smoothing, zeta, logits)
-    cross_entropy = torch_boltzmann.cross_entropy(prior, logits.sigmoid(), nu, 2)
-    kl = log_partition(prior) - torch_boltzmann.entropy(logits).sum(1) + cross_entropy
-    return bernoulli_log_prob(x, layer(2 * zeta - 1, "V3", "u3", "A3", "c3")) - kl_weight * kl
-
-
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize(("seed", "n_side", "beta"), [(3, 3, 8.0), (4, 5, 12.0), (5, 1, 0.5)])
 def test_backward_is_what_autograd_finds(seed, n_side, beta, exact):
     case = Case(seed, n_side, beta, n_images=17)
     z1, z2 = np.random.default_rng(seed).integers(0, 2, size=(2, 40, n_side)).astype(float)
-    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=n_side)), dtype=torch.float64)
 
-    def log_partition(prior):
-        if exact:
-            return torch.logsumexp(prior.log_marginal_z1(states), 0)
+    def surrogate(prior):
         return log_partition_surrogate(prior, torch.tensor(z1), torch.tensor(z2))
 
-    theta = {name: torch.tensor(getattr(case.parameters, name), requires_grad=True) for name in NAMES}
-    leaves = dict(theta)
-    bounds = torch_bounds(theta, case.x, case.rho, beta, case.kl_weight, log_partition)
+    twin, smoothing = torch_tiny_model.TinyModel(case.parameters), TorchOverlappingExponential(beta)
+    log_partition = torch_tiny_model.log_partition if exact else surrogate
+    x, rho = torch.tensor(case.x), torch.tensor(case.rho)
+    bounds = twin.bounds(x, rho, smoothing, case.kl_weight, log_partition)
     (torch.tensor(case.upstream) @ bounds).backward()
     means = None if exact else boltzmann.log_partition_gradient(case.parameters.prior, z1, z2)
-    assert worst_block(case.gradient(means), {name: leaf.grad.numpy() for name, leaf in leaves.items()})[0] < 1e-11
+    assert (
+        worst_block(case.gradient(means), {name: leaf.grad.numpy() for name, leaf in twin.by_name().items()})[0] < 1e-11
+    )
     if exact:
         own = case.forward(case.parameters).bound(case.kl_weight)
         np.testing.assert_allclose(own, bounds.detach().numpy(), rtol=1e-12)

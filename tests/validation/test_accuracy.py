@@ -1,6 +1,7 @@
 """The judge passes the real implementations, sees what it should see, and hides nothing behind its yardstick."""
 
 import inspect
+from functools import partial
 
 import mpmath
 import numpy as np
@@ -9,24 +10,42 @@ from hypothesis import example, given, settings
 from hypothesis.extra.numpy import from_dtype
 
 import reference.smoothing
+from dvaepp.errors import ConfigError
 from reference.smoothing import OverlappingExponential, Smoothing
+from validation import accuracy, subjects
 from validation.accuracy import (
     EXPONENTIAL,
     FORWARD,
     OUTPUTS,
+    POSTERIOR,
     REFERENCE,
+    At,
+    Judge,
+    Question,
+    backend_inverse_cdf,
+    error_map,
+    estimates,
     forward_errors,
     inverse_truth,
     mixed_errors,
+    parse_at,
+    perform,
+    questions,
     reference_forward,
     reference_inverse_cdf,
+    tasks,
 )
 from validation.cases import Cases, all_cases, edge_cases, random_cases, zeta_cases
-from validation.implementations import IMPLEMENTATIONS
-from validation.tolerances import TRANSFORM_MIXED_ERROR
+from validation.rows import ALL_KINDS, ErrorMap, Finding, Request, Status, Subject, Task, rows_of
+from validation.tolerances import TRANSFORM_EXCEPTIONS, TRANSFORM_MIXED_ERROR
 from validation.truth import KINDS, MixtureTruth
 
 DTYPES = [np.float32, np.float64]
+TWINS = ("torch", "torch-number")
+
+IMPLEMENTATIONS = {"reference": reference_inverse_cdf} | {
+    name: partial(backend_inverse_cdf, subjects.backend(name), EXPONENTIAL) for name in TWINS
+}
 
 
 def judge(outputs, cases):
@@ -42,6 +61,7 @@ def test_every_implementation_keeps_the_bound(name, dtype):
     thinning = 1 if dtype == np.float64 else 3  # float32 results are float64 results rounded
     cases = edge_cases(dtype)[::thinning] + random_cases(600, dtype, seed=0)
     result = IMPLEMENTATIONS[name](cases.rho, cases.logit_q, cases.beta)
+    assert ("dzeta_dbeta" in result) == (name != "torch-number")  # which has nothing to differentiate by
     assert all(output.dtype == dtype for output in result.values())
     for worst in mixed_errors(result, cases.rho, cases.logit_q, cases.beta).values():
         assert worst.mixed_error <= TRANSFORM_MIXED_ERROR, str(worst)
@@ -258,3 +278,214 @@ def test_the_judge_takes_the_reference_as_it_is():
     cases = plain_cases(np.float64)
     result = OverlappingExponential(cases.beta).inverse_cdf_with_derivatives(cases.rho, cases.logit_q)
     assert set(judge(result, cases)) == set(OUTPUTS)
+
+
+# ---- the check ------------------------------------------------------------------------------------------------------
+
+
+def test_there_is_a_task_for_each_operation_kind_and_dtype_that_is_wanted():
+    of_reference = tasks(subjects.BUILT_IN["reference"], Request())
+    assert len(of_reference) == len(set(of_reference)) == 2 * 7 * 2
+    assert {task.kind for task in of_reference} == set(ALL_KINDS)
+    assert {task.operation for task in of_reference} == {"inverse_cdf", "forward"}
+    some = tasks(
+        subjects.BUILT_IN["reference"], Request(kinds=("power",), dtypes=("float32",), operations=("forward",))
+    )
+    assert [(task.operation, task.kind, task.dtype) for task in some] == [("forward", "power", "float32")]
+    assert {task.operation for task in tasks(subjects.BUILT_IN["torch"], Request())} == {"inverse_cdf", "forward"}
+    assert {task.operation for task in tasks(subjects.BUILT_IN["torch-number"], Request())} == {"inverse_cdf"}
+    one_kind = Subject("theirs", frozenset({"inverse_cdf", "gibbs"}), ("logistic",))
+    assert [(t.operation, t.kind, t.seed, t.quick) for t in tasks(one_kind, Request(seed=3, quick=True))] == [
+        ("inverse_cdf", "logistic", 3, True)
+    ] * 2
+    assert tasks(Subject("theirs", frozenset({"gibbs"})), Request()) == []
+
+
+def test_an_input_goes_to_the_operation_that_takes_it():
+    reference = subjects.BUILT_IN["reference"]
+    at = "zeta=1.5, logit_q=0, beta=3"
+    assert {(task.operation, task.kind) for task in tasks(reference, Request(at=at))} == {
+        ("forward", "gaussian"),
+        ("forward", "logistic"),
+    }
+    assert {task.operation for task in tasks(reference, Request(at="rho=0.5, logit_q=0, beta=3"))} == {"inverse_cdf"}
+    with pytest.raises(ConfigError, match=r"^--at: zeta must lie in \[0, 1\] for power; got 1.5$"):
+        tasks(reference, Request(at=at, kinds=("power",)))
+
+
+def test_an_input_is_read_as_it_is_written():
+    assert parse_at("rho=0.25, logit_q=-3.0, beta=8.0") == At("rho", 0.25, -3.0, 8.0)
+    assert parse_at(" beta = 1e3,zeta=-inf , logit_q=inf") == At("zeta", -np.inf, np.inf, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "unknown input ''"),
+        ("rho=0.5, logit=0, beta=3", "unknown input 'logit'; did you mean 'logit_q'"),
+        ("rho=half, logit_q=0, beta=3", "rho must be a number; got 'half'"),
+        ("rho=0.5, logit_q=nan, beta=3", "logit_q must be a number; got 'nan'"),
+        ("rho, logit_q=0, beta=3", "rho must be a number; got ''"),
+        ("rho=0.5, logit_q=0", "beta is missing"),
+        ("logit_q=0, beta=3", "rho or zeta is missing"),
+        ("rho=0.5, zeta=0.5, logit_q=0, beta=3", "rho and zeta are given"),
+        ("rho=0.5, rho=0.5, logit_q=0, beta=3", "rho is given twice"),
+        ("rho=1.5, logit_q=0, beta=3", r"rho must lie in \[0, 1\]; got 1.5"),
+        ("rho=0.5, logit_q=0, beta=0", "beta must be positive and finite; got 0.0"),
+        ("rho=0.5, logit_q=0, beta=inf", "beta must be positive and finite; got inf"),
+    ],
+)
+def test_a_bad_input_is_one_line(text, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        parse_at(text)
+    assert str(error.value).startswith("--at: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "operation", "dtype", "outputs"),
+    [
+        ("reference", "inverse_cdf", "float32", OUTPUTS),
+        ("reference", "inverse_cdf", "float64", OUTPUTS),
+        ("reference", "forward", "float64", FORWARD),
+        ("torch", "inverse_cdf", "float64", OUTPUTS),
+        ("torch", "forward", "float32", POSTERIOR),
+        ("torch", "forward", "float64", POSTERIOR),
+        ("torch-number", "inverse_cdf", "float64", (*OUTPUTS[:3], *POSTERIOR)),
+        ("numpy_oracle", "inverse_cdf", "float32", (*OUTPUTS, *POSTERIOR)),
+    ],
+)
+def test_the_search_finds_nothing_wrong_and_its_worst_can_be_replayed(name, operation, dtype, outputs):
+    task = Task("accuracy", name, operation, EXPONENTIAL, dtype, quick=True)
+    found = list(perform(task))
+    assert tuple(finding.output for finding in found) == outputs
+    assert all(row.status is Status.HOLDS for row in rows_of(task, found))
+    for finding in found[:: len(found) - 1]:
+        again = {f.output: f for f in perform(Task("accuracy", name, operation, EXPONENTIAL, dtype, at=finding.at))}
+        assert set(again) == set(outputs)
+        replayed = again[finding.output]
+        assert (replayed.error, replayed.got, replayed.expected, replayed.at) == (
+            finding.error,
+            finding.got,
+            finding.expected,
+            finding.at,
+        )
+
+
+def test_exceptions_are_for_those_they_name_and_in_float64_alone():
+    for (name, kind, output), bound in TRANSFORM_EXCEPTIONS.items():
+        operation = "forward" if output in FORWARD else "inverse_cdf"
+        (first, *_) = questions(Task("accuracy", name, operation, kind, "float64"))
+        assert first.bounds == {output: bound}
+        (first, *_) = questions(Task("accuracy", name, operation, kind, "float32"))
+        assert first.bounds == {}
+    assert questions(Task("accuracy", "numpy_oracle", "inverse_cdf", EXPONENTIAL, "float64"))[0].bounds == {}
+
+
+def test_a_rounding_of_beta_is_excused_for_log_densities_alone():
+    # The middle for l = 0: neither zeta nor the logit moves the log-density.
+    at = "zeta=0.49984931929796755, logit_q=0.0, beta=3.1000048105613836"
+    found = {f.output: f for f in perform(Task("accuracy", "reference", "forward", EXPONENTIAL, "float64", at=at))}
+    strict = forward_errors(
+        reference_forward(*(np.array([x]) for x in (0.49984931929796755, 0.0, 3.1000048105613836)), EXPONENTIAL),
+        *(np.array([x]) for x in (0.49984931929796755, 0.0, 3.1000048105613836)),
+        EXPONENTIAL,
+    )
+    assert {name for name in FORWARD if found[name].error != strict[name].mixed_error} == {"log_prob"}
+    assert found["log_prob"].error < TRANSFORM_MIXED_ERROR < strict["log_prob"].mixed_error
+    assert "beta" in found["log_prob"].unit
+    (single, *_) = questions(Task("accuracy", "reference", "forward", EXPONENTIAL, "float32"))
+    assert single.rounds_beta == frozenset()
+
+
+def test_what_is_found_depends_on_the_seed_alone():
+    task = Task("accuracy", "reference", "inverse_cdf", "concrete", "float64", quick=True)
+    assert list(perform(task)) == list(perform(task))
+    assert list(perform(task)) != list(
+        perform(Task(*("accuracy", "reference", "inverse_cdf", "concrete", "float64", 1, True)))
+    )
+
+
+class OffTheMark:
+    """A question about the reference with one output changed."""
+
+    def __init__(self, output, change):
+        self.output, self.change = output, change
+
+    def __call__(self, rho, logit_q, beta):
+        right = reference_inverse_cdf(rho, logit_q, beta)
+        return {**right, self.output: self.change(right[self.output])}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_the_stand_in_sees_what_the_judge_sees(output, dtype):
+    cases = plain_cases(dtype)
+    subject = OffTheMark(output, lambda values: values * dtype(1 + 100 * np.finfo(dtype).eps))
+    question = Question(EXPONENTIAL, "rho", OUTPUTS, subject, reference_inverse_cdf)
+    estimated, judged = estimates(question, cases), Judge(question)(cases, "here")
+    for name in OUTPUTS:
+        assert (estimated[name].max() > 2 * TRANSFORM_MIXED_ERROR) == (name == output)
+        # In float64 the definition is off by its own roundings.
+        np.testing.assert_allclose(estimated[name], judged[name], rtol=0.02, atol=2.5 if dtype == np.float64 else 0.02)
+
+
+def test_a_posterior_is_judged_at_the_zeta_that_was_returned():
+    def shifted(rho, logit_q, beta):
+        """A wrong zeta, and the posterior that belongs to it."""
+        zeta = np.clip(reference_inverse_cdf(rho, logit_q, beta)["zeta"] * 0.9, 0, 1)
+        return {"zeta": zeta} | accuracy.reference_posterior(zeta, logit_q, beta, EXPONENTIAL)
+
+    posterior = partial(accuracy.reference_posterior, kind=EXPONENTIAL)
+    question = Question(EXPONENTIAL, "rho", POSTERIOR, shifted, posterior)
+    cases = plain_cases(np.float64, 20)
+    judge = Judge(question)
+    assert max(errors.max() for errors in judge(cases, "here").values()) <= TRANSFORM_MIXED_ERROR
+    assert max(errors.max() for errors in estimates(question, cases).values()) <= TRANSFORM_MIXED_ERROR
+    for finding in judge.findings():
+        assert "rho=" in finding.at
+        assert "zeta=" in finding.where
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.5])
+def test_a_posterior_of_no_zeta_is_infinitely_wrong(wrong):
+    def outside(rho, logit_q, beta):
+        zeta = reference_inverse_cdf(rho, logit_q, beta)["zeta"]
+        right = accuracy.reference_posterior(zeta, logit_q, beta, EXPONENTIAL)
+        return {"zeta": np.full_like(zeta, wrong)} | right
+
+    posterior = partial(accuracy.reference_posterior, kind=EXPONENTIAL)
+    question = Question(EXPONENTIAL, "rho", POSTERIOR, outside, posterior)
+    cases = plain_cases(np.float64, 3)
+    for errors in (*estimates(question, cases).values(), *Judge(question)(cases, "here").values()):
+        assert (errors == np.inf).all()
+
+
+def test_what_a_backend_lacks_is_not_asked_of_it():
+    asked = {name: questions(Task("accuracy", name, "inverse_cdf", EXPONENTIAL)) for name in ("numpy_oracle", *TWINS)}
+    assert {name: [question.outputs for question in one] for name, one in asked.items()} == {
+        "numpy_oracle": [OUTPUTS, POSTERIOR],
+        "torch": [OUTPUTS],
+        "torch-number": [OUTPUTS[:3], POSTERIOR],
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_map_shows_where_the_errors_are(dtype):
+    def wrong_above(rho, logit_q, beta):
+        right = reference_inverse_cdf(rho, logit_q, beta)
+        return {**right, "zeta": np.where(logit_q > 5, right["zeta"] * rho.dtype.type(0.999), right["zeta"])}
+
+    question = Question(EXPONENTIAL, "rho", OUTPUTS, wrong_above, reference_inverse_cdf)
+    one = error_map("theirs", question, np.dtype(dtype), 8.0)
+    error, logit_q = np.array(one.error), np.array(one.logit_q)
+    assert error.shape == (len(one.logit_q), len(one.rho))
+    assert list(one.logit_q) == sorted(one.logit_q)
+    assert list(one.rho) == sorted(one.rho)
+    assert error[logit_q <= 5].max() <= one.bound < error[logit_q > 5].max()
+
+
+def test_maps_come_with_the_findings_where_they_are_wanted(monkeypatch):
+    monkeypatch.setattr(accuracy, "_MAP_SIZE", {"float32": 3})
+    found = list(perform(Task("accuracy", "reference", "inverse_cdf", EXPONENTIAL, "float32", quick=True, maps=True)))
+    assert [type(one) for one in found] == [Finding] * len(OUTPUTS) + [ErrorMap] * 3

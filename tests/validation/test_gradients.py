@@ -1,168 +1,305 @@
-"""The table of gradient estimators: its statistics are right, its verdicts can fail, its biases fall as they must."""
+"""The check of derivatives: what is right passes, and each planted fault fails where it belongs, and there alone."""
 
-import io
-import itertools
-from dataclasses import replace
+import dataclasses
 
 import numpy as np
 import pytest
-from rich.console import Console
+import torch
 
-import reference.smoothing
-from reference.estimators import arm, concrete, exact_gradient, exact_value
+import dvaepp.models.feedforward
+import dvaepp.smoothing
+from accelerated.backends.numpy_oracle import NumpyOracle
+from dvaepp.errors import ConfigError
+from reference import boltzmann, boltzmann_kl, directed, likelihoods, posterior, tiny_model
 from reference.smoothing import OverlappingExponential
-from reference.vocabulary import DomainError
-from validation import gradients
-from validation.command import main
-from validation.gradients import PROBLEM, render, table
+from validation import gradients, subjects
+from validation.derivatives import textbook, torch_tiny_model
+from validation.derivatives.differences import complex_step, slope
+from validation.rows import Request, Subject, Task
+from validation.subjects import BUILT_IN
 
-N_DRAWS = 60_000
-EXPONENTIALS = [OverlappingExponential(beta) for beta in (2.0, 4.0, 8.0, 16.0)]
-
-
-@pytest.fixture(scope="module")
-def rows():
-    return table(N_DRAWS, seed=1, smoothings=EXPONENTIALS)
+ENCODER1 = {"V1", "u1", "A1", "c1"}
+ENCODER2 = {"V2", "S2", "u2", "A2", "c2"}
 
 
-def named(rows, estimator):
-    return [row for row in rows if row.estimator == estimator]
+def perform(subject, operation, kind="", quick=True, at="", seed=0):
+    return list(gradients.perform(Task("gradients", subject, operation, kind, "float64", seed, quick, at)))
 
 
-def test_the_problem_is_as_described():
-    f, g = PROBLEM.integrand(), PROBLEM.multilinear()
-    corners = np.array(list(itertools.product([0.0, 1.0], repeat=4)))
-    np.testing.assert_allclose(g(corners), f(corners), rtol=1e-14)
-    # The multilinear extension gives the exact gradient without enumeration.
-    q = 1 / (1 + np.exp(-PROBLEM.logits))
-    exact = exact_gradient(f, PROBLEM.logits)
-    np.testing.assert_allclose(g.gradient(q[None])[0] * q * (1 - q), exact, rtol=1e-13)
-    assert g(q[None])[0] == pytest.approx(exact_value(f, PROBLEM.logits), rel=1e-14)
-    assert np.linalg.norm(exact) == pytest.approx(1.003, abs=5e-4)
-    assert exact_value(f, PROBLEM.logits) == pytest.approx(2.7, abs=0.05)
-    x, h = np.random.default_rng(0).random((5, 4)), 1e-5
-    for function in (f, g):
-        for i, step in enumerate(h * np.eye(4)):
-            difference = (function(x + step) - function(x - step)) / (2 * h)
-            np.testing.assert_allclose(function.gradient(x)[:, i], difference, rtol=1e-8, atol=1e-9)
+def failing(findings):
+    return {finding.output for finding in findings if not finding.holds}
 
 
-def test_every_estimator_has_its_rows(rows):
-    names = {"REINFORCE", "NVIL", "MuProp", "REBAR", "RELAX", "ARM", "DisARM", "VIMCO"}
-    assert {row.estimator for row in rows if row.unbiased} == names
-    assert {row.estimator for row in rows if not row.unbiased} == {"straight-through", "Concrete", "smoothed"}
-    assert len({(row.estimator, row.parameter) for row in rows}) == len(rows)
-    assert len(named(rows, "smoothed")) == len(EXPONENTIALS)
+def parameters_that_fail(findings):
+    return {output.split(":")[0] for output in failing(findings)}
 
 
-def test_every_exported_kind_of_smoothing_is_measured_unless_others_are_named():
-    # The binary Concrete has rows under its own name.
-    kinds = set(reference.smoothing.__all__) - {"InverseCDF", "Smoothing", "MixtureSmoothing", "BinaryConcrete"}
-    smoothed = named(table(1000), "smoothed")
-    assert {row.parameter.split(",")[0] for row in smoothed} == kinds
-    assert len(smoothed) == 4 * len(kinds)
-    for row in smoothed:
-        assert np.isfinite([row.bias, row.spread]).all()
-        assert row.bias > 0
+# ---- what measures ---------------------------------------------------------------------------------------------------
 
 
-def test_unbiased_rows_hold_and_biased_ones_do_not_hide(rows):
-    """14 rows of 4 coordinates leave 5 standard errors with probability 3e-5; the seed is fixed."""
-    assert all(row.holds for row in rows)
-    for row in rows:
-        if row.unbiased:
-            assert row.bias < 4 * row.standard_error
-        assert row.standard_error == pytest.approx(row.spread / np.sqrt(N_DRAWS), rel=1e-12)
-        assert row.n_draws == N_DRAWS
-    # Measured as if they claimed to be unbiased, the blunt relaxations are caught.
-    for name in ("straight-through", "Concrete", "smoothed"):
-        assert not replace(named(rows, name)[0], unbiased=True).holds
+@pytest.mark.parametrize(
+    ("function", "truth"),
+    [
+        (np.exp, np.exp),
+        (np.sin, np.cos),
+        (np.arctan, lambda x: 1 / (1 + x * x)),
+        (lambda x: np.tanh(30 * x), lambda x: 30 / np.cosh(30 * x) ** 2),
+        (lambda x: np.abs(x - 0.37), lambda x: np.sign(x - 0.37)),
+        (lambda x: x**3, lambda x: 3 * x * x),
+        (lambda x: 0 * x + 2, np.zeros_like),
+    ],
+)
+def test_the_estimated_error_holds(function, truth):
+    x = np.random.default_rng(0).uniform(-2, 2, 4000)
+    x = x[np.abs(x - 0.37) > 1e-3]
+    measured = slope(lambda t: function(x + t), np.full(x.shape, 0.2), 4.0, 0.0, np.abs(x))
+    assert (np.abs(measured.value - truth(x)) <= measured.error).all()
+    assert np.median(measured.error) < 1e-10
 
 
-def test_the_statistics_of_a_row_are_those_of_its_draws():
-    """One chunk, so that the noise can be drawn again; NumPy's own mean and standard deviation."""
-    n_draws = 5000
-    rows = named(table(n_draws, seed=3, smoothings=[]), "Concrete")
-    row = next(row for row in rows if row.parameter == "temperature 0.5")
-    f, logits = PROBLEM.integrand(), PROBLEM.logits
-    rho = np.random.default_rng(3).random((2 + max(gradients.N_SAMPLES), n_draws, 4))[0]
-    draws, exact = concrete(f, rho, logits, 0.5), exact_gradient(f, logits)
-    norm, error = np.linalg.norm(exact), draws.mean(axis=0) - exact
-    assert row.bias == pytest.approx(np.linalg.norm(error) / norm, rel=1e-10)
-    assert row.spread == pytest.approx(np.linalg.norm(draws.std(axis=0, ddof=1)) / norm, rel=1e-10)
-    assert row.distance == pytest.approx(
-        np.max(np.abs(error) / draws.std(axis=0, ddof=1)) * np.sqrt(n_draws), rel=1e-10
+def test_noise_makes_the_estimated_error_larger():
+    x, noise = np.linspace(-1, 1, 300), np.random.default_rng(1)
+    measured = slope(lambda t: np.sin(x + t) + 1e-7 * noise.uniform(-1, 1, x.shape), 0.2, 4.0, 0.0)
+    assert np.median(measured.error) > 1e-8
+
+
+def test_numbers_that_are_none_measure_nothing():
+    with np.errstate(invalid="ignore"):
+        measured = slope(lambda t: np.log(np.array([-1.0, 2.0]) + t), 0.1, 4.0, 0.0)
+    assert np.isnan(measured.value[0])
+    assert measured.error[0] == np.inf
+    assert measured.value[1] == pytest.approx(0.5, abs=1e-12)
+    finding = gradients.against_quotients("f", np.array([0.0, 0.5]), measured)
+    assert finding.error == np.inf
+
+
+def test_a_complex_step_is_exact():
+    assert complex_step(lambda t: np.exp(np.array([0.3, 1.0]) + t)) == pytest.approx(np.exp([0.3, 1.0]), rel=1e-15)
+
+
+def test_a_claim_that_is_no_number_fails():
+    for claimed in (np.nan, np.inf):
+        assert not gradients.against_another("f", np.array([claimed, 1.0]), np.ones(2), 3).holds
+    assert gradients.against_another("f", np.ones(2), np.ones(2), 3).holds
+
+
+# ---- what is asked ---------------------------------------------------------------------------------------------------
+
+
+def test_tasks_are_those_that_were_asked_for():
+    reference, torch_twin = BUILT_IN["reference"], BUILT_IN["torch"]
+    names = {(task.operation, task.kind) for task in gradients.tasks(reference, Request())}
+    assert names == {("inverse_cdf", kind) for kind in reference.kinds} | {
+        (name, "") for name in (*textbook.GRADIENTS, "objective")
+    }
+    assert {task.operation for task in gradients.tasks(torch_twin, Request())} >= {"inverse_cdf", "nu", "training_loss"}
+    one = Request(kinds=("power",), operations=("inverse_cdf",), seed=3)
+    (task,) = gradients.tasks(reference, one)
+    assert (task.operation, task.kind, task.dtype, task.seed) == ("inverse_cdf", "power", "float64", 3)
+    assert gradients.tasks(reference, Request(dtypes=("float32",))) == []
+    at = Request(kinds=("power",), at="rho=0.5, logit_q=0.0, beta=1.0")
+    assert [task.at for task in gradients.tasks(reference, at)] == [at.at]
+    with pytest.raises(ConfigError, match="rho must lie in"):
+        gradients.tasks(reference, Request(at="rho=1.5, logit_q=0.0, beta=1.0"))
+    some = Subject("mine", frozenset({"entropy", "gibbs"}))
+    assert [task.operation for task in gradients.tasks(some, Request())] == ["entropy"]
+
+
+@pytest.mark.parametrize("subject", ["reference", "torch", "torch-number", "numba_cpu"])
+def test_everything_holds_in_a_quick_run(subject):
+    for task in gradients.tasks(subjects.probe(subject), Request(quick=True)):
+        findings = list(gradients.perform(task))
+        assert findings
+        assert failing(findings) == set(), task
+
+
+def test_results_are_the_same_twice_and_hold_for_a_full_run():
+    for operation in ("directed_kl", "rolfe_gradient", "estimators"):
+        findings = perform("reference", operation, quick=False, seed=5)
+        assert failing(findings) == set()
+        assert findings == perform("reference", operation, quick=False, seed=5)
+
+
+# ---- planted faults --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dzeta_dlogit_q", "dzeta_drho", "dzeta_dbeta"])
+def test_a_wrong_derivative_of_the_inverse_cdf_is_named_and_can_be_replayed(name, monkeypatch):
+    right = OverlappingExponential.inverse_cdf_with_derivatives
+
+    def wrong(self, rho, logit_q):
+        draw = right(self, rho, logit_q)
+        return dataclasses.replace(draw, **{name: getattr(draw, name) * (1 + 1e-6)})
+
+    monkeypatch.setattr(OverlappingExponential, "inverse_cdf_with_derivatives", wrong)
+    findings = perform("reference", "inverse_cdf", "exponential")
+    assert failing(findings) == {f"{name}, differences"}
+    (finding,) = (finding for finding in findings if not finding.holds)
+    assert failing(perform("reference", "inverse_cdf", "exponential", at=finding.at)) == {f"{name}, differences"}
+
+
+def test_a_derivative_that_is_no_number_is_found(monkeypatch):
+    right = OverlappingExponential.inverse_cdf_with_derivatives
+
+    def wrong(self, rho, logit_q):
+        draw = right(self, rho, logit_q)
+        return dataclasses.replace(draw, dzeta_drho=np.where(draw.zeta > 0.9, np.nan, draw.dzeta_drho))
+
+    monkeypatch.setattr(OverlappingExponential, "inverse_cdf_with_derivatives", wrong)
+    findings = perform("reference", "inverse_cdf", "exponential")
+    assert [f.output for f in findings if f.error == np.inf] == ["dzeta_drho, differences"]
+
+
+FAULTS = [  # operation; where a function is; how its result is spoilt; what must fail
+    (
+        "boltzmann_kl",
+        boltzmann_kl,
+        "kl_with_gradients",
+        lambda g: g._replace(dkl_dlogit_q=-g.dkl_dlogit_q),
+        "by logit_q",
+    ),
+    ("boltzmann_kl", boltzmann_kl, "kl_with_gradients", lambda g: g._replace(dkl_dnu=g.dkl_dnu / 2), "by nu"),
+    ("log_partition", boltzmann, "marginals", lambda g: g._replace(mean1=g.mean1 * (1 + 1e-7)), "by a1"),
+    ("directed_kl", directed, "joint_kl_gradient", lambda g: g._replace(dkl_dlogit_p=g.dkl_dlogit_q), "by logit_p"),
+    ("directed_kl", directed, "marginal_kl_gradient", lambda g: g._replace(dkl_dlog_ratio=0 * g[2]), "by zeta"),
+    ("likelihoods", likelihoods, "bernoulli_log_prob_gradient", lambda g: g / 4, "by logits"),
+    ("rolfe_gradient", boltzmann_kl, "rolfe_gradient", lambda g: 1.001 * g, "by logit_q"),
+]
+
+
+@pytest.mark.parametrize(("operation", "module", "name", "spoil", "output"), FAULTS)
+def test_a_wrong_gradient_of_the_reference_is_named(operation, module, name, spoil, output, monkeypatch):
+    right = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *arguments: spoil(right(*arguments)))
+    found = failing(perform("reference", operation))
+    assert found
+    assert all(f"{output}, " in each for each in found)
+
+
+def test_a_value_that_lost_a_term_is_told_by_differences_alone(monkeypatch):
+    """The gradients stay right, and so do complex steps of the textbook form."""
+    right = likelihoods.bernoulli_log_prob
+    monkeypatch.setattr(likelihoods, "bernoulli_log_prob", lambda x, logits: right(x, logits) + logits.sum(axis=-1))
+    assert failing(perform("reference", "likelihoods")) == {"Bernoulli by logits, differences"}
+
+
+def test_a_wrong_sign_in_nu_fails_where_nu_carries_a_gradient(monkeypatch):
+    """The forward pass has it, the backward pass does not: what lies before zeta1 is wrong, and nothing else."""
+
+    def wrong(smoothing, zeta, logit_q):
+        return 1 / (1 + np.exp(-(logit_q - smoothing.log_ratio(zeta))))
+
+    monkeypatch.setattr(posterior, "nu", wrong)
+    assert parameters_that_fail(perform("reference", "objective")) == ENCODER1
+
+
+def test_half_a_beta_in_torchs_nu_fails_where_nu_enters(monkeypatch):
+    def wrong(smoothing, zeta, logit_q):
+        return torch.sigmoid(logit_q + smoothing.beta / 2 * (2 * zeta - 1))
+
+    monkeypatch.setattr(torch_tiny_model, "nu", wrong)
+    assert parameters_that_fail(perform("torch", "objective")) == ENCODER1 | ENCODER2 | {"W"}
+
+
+def test_a_missing_softplus_fails_in_decoder_and_encoders(monkeypatch):
+    wrong = lambda x, logits: (x * logits).sum(-1)  # noqa: E731
+    monkeypatch.setattr(torch_tiny_model, "bernoulli_log_prob", wrong)
+    assert parameters_that_fail(perform("torch", "objective")) == set(torch_tiny_model.NAMES) - {"a1", "a2", "W"}
+    monkeypatch.setattr(dvaepp.models.feedforward, "bernoulli_log_prob", wrong)
+    assert failing(perform("torch", "likelihoods")) == {"logits, reference"}
+
+
+def test_a_dropped_jacobian_fails_in_the_encoders(monkeypatch):
+    right = OverlappingExponential.inverse_cdf_with_derivatives
+    monkeypatch.setattr(
+        OverlappingExponential,
+        "inverse_cdf_with_derivatives",
+        lambda self, *noise: dataclasses.replace(right(self, *noise), dzeta_dlogit_q=np.ones_like(noise[0])),
     )
-    squares = ((draws - exact) ** 2).sum(axis=1)
-    assert row.heaviest == pytest.approx(squares.max() / squares.sum(), rel=1e-10)
+    assert parameters_that_fail(perform("reference", "objective")) == ENCODER1 | ENCODER2
 
 
-def test_chunks_change_nothing_but_the_noise(monkeypatch):
-    """The mean over three chunks, the last one short, is the mean over their draws."""
-    monkeypatch.setattr(gradients, "CHUNK", 800)
-    row = next(row for row in table(2000, seed=3, smoothings=[]) if row.estimator == "ARM")
-    rng = np.random.default_rng(3)
-    rho = np.concatenate([rng.random((2 + max(gradients.N_SAMPLES), size, 4))[0] for size in (800, 800, 400)])
-    f, logits = PROBLEM.integrand(), PROBLEM.logits
-    exact = exact_gradient(f, logits)
-    expected = np.linalg.norm(arm(f, rho, logits).mean(axis=0) - exact) / np.linalg.norm(exact)
-    assert row.bias == pytest.approx(expected, rel=1e-10)
-    assert row.n_draws == 2000
+def test_a_transposed_gradient_fails_in_W(monkeypatch):
+    right = boltzmann.marginals
+    monkeypatch.setattr(boltzmann, "marginals", lambda rbm: (m := right(rbm))._replace(pair=m.pair.T))
+    assert parameters_that_fail(perform("reference", "objective")) == {"W"}
+    assert parameters_that_fail(perform("torch", "objective")) == {"W"}
 
 
-def test_bias_falls_and_spread_grows_as_relaxations_sharpen(rows):
-    """By more than four standard errors of the two biases together, where these are below 0.01 (beyond, the noise of so
-    few draws hides the difference; tests/reference integrates it away). Seeded; at the true values, far below 1e-5.
-    """
-    for name in ("Concrete", "smoothed"):
-        clear = [row for row in named(rows, name) if row.standard_error < 0.01]
-        assert len(clear) >= 3
-        for blunt, sharp in itertools.pairwise(clear):
-            assert blunt.bias - sharp.bias > 4 * np.hypot(blunt.standard_error, sharp.standard_error)
-        for blunt, sharp in itertools.pairwise(named(rows, name)):
-            assert sharp.spread > 1.3 * blunt.spread
+def test_an_averaged_kl_fails_in_all_but_the_decoder(monkeypatch):
+    right = torch_tiny_model.cross_entropy
+    monkeypatch.setattr(torch_tiny_model, "entropy", lambda logit_q: dvaepp.boltzmann.entropy(logit_q) / 4)
+    monkeypatch.setattr(torch_tiny_model, "cross_entropy", lambda *arguments: right(*arguments) / 4)
+    decoder = {"V3", "u3", "A3", "c3"}
+    assert parameters_that_fail(perform("torch", "objective")) == set(torch_tiny_model.NAMES) - decoder
 
 
-def test_less_noise_for_what_is_known_of_the_function(rows):
-    spread = {(row.estimator, row.parameter): row.spread for row in rows}
-    plain, centred = spread["REINFORCE", "no baseline"], spread["REINFORCE", "baseline E[f]"]
-    assert centred < 0.8 * plain
-    assert spread["NVIL", "running moments"] == pytest.approx(centred, rel=0.05)  # its baseline has found E[f]
-    assert spread["MuProp", ""] < 0.7 * centred
-    assert spread["REBAR", "temperature 0.5"] < 0.8 * centred
-    assert spread["DisARM", ""] < spread["ARM", ""] < centred
+def test_a_wrong_line_of_the_backward_pass_is_named(monkeypatch):
+    right = tiny_model.backward
+
+    def wrong(*arguments):
+        gradient = right(*arguments)
+        return dataclasses.replace(gradient, S2=gradient.S2 / 2)
+
+    monkeypatch.setattr(tiny_model, "backward", wrong)
+    assert failing(perform("reference", "objective")) == {"S2: backward, differences"}
+    assert failing(perform("torch", "objective")) == {"S2: autograd, backward"}
 
 
-def test_a_tail_that_was_not_seen_is_announced():
-    rows = table(2000, seed=0, smoothings=[OverlappingExponential(40.0)])
-    (row,) = named(rows, "smoothed")
-    assert not row.trustworthy
-    assert "heavy tail" in printed(rows)
+def test_a_dropped_derivative_of_torch_fails_its_own_check(monkeypatch):
+    function = dvaepp.smoothing._InverseCDF
+    right = function.backward
+    monkeypatch.setattr(function, "backward", staticmethod(lambda ctx, grad: right(ctx, 2 * grad)))
+    found = failing(perform("torch-number", "inverse_cdf", "exponential"))
+    assert {"gradcheck", "dzeta_drho, differences", "dzeta_drho, reference"} <= found
+    assert "groups: 2; prior.W, differences" not in failing(losses := perform("torch", "training_loss"))
+    assert "groups: 2; encoders.0.0.weight, differences" in failing(losses)
 
 
-def test_a_wrong_estimator_fails_and_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(gradients, "arm", lambda f, rho, logits: 0.5 * arm(f, rho, logits))
-    assert main(["gradients", "--draws", "5000"]) == 1
-    lines = [line for line in capsys.readouterr().out.splitlines() if "FAILS" in line]
-    assert len(lines) == 1
-    assert " ARM " in lines[0]
+class Wrong(NumpyOracle):
+    """The oracle with one derivative spoilt."""
+
+    def __init__(self, operation, name):
+        self._spoilt, self._name = operation, name
+
+    def _spoil(self, operation, result):
+        if operation != self._spoilt:
+            return result
+        return result._replace(**{self._name: getattr(result, self._name) * (1 + 1e-5)})
+
+    def inverse_cdf(self, *arguments, **more):
+        return self._spoil("inverse_cdf", super().inverse_cdf(*arguments, **more))
+
+    def entropy(self, *arguments):
+        return self._spoil("entropy", super().entropy(*arguments))
+
+    def cross_entropy_gradients(self, *arguments):
+        return self._spoil("cross_entropy_gradients", super().cross_entropy_gradients(*arguments))
 
 
-def test_the_command_prints_every_row_unfolded(capsys):
-    assert main(["gradients", "--draws", "1000", "--seed", "4"]) == 0
-    text = capsys.readouterr().out
-    assert "1000 draws" in text
-    assert text.count("│\n") == len(table(1000, seed=4))
+@pytest.mark.parametrize(
+    ("operation", "name", "output"),
+    [
+        ("inverse_cdf", "dzeta_dbeta", "dzeta_dbeta, "),
+        ("entropy", "dvalue_dlogit_q", "entropy by logit_q, "),
+        ("cross_entropy_gradients", "W", "cross-entropy by W, "),
+        ("cross_entropy_gradients", "nu", "cross-entropy by nu, "),
+    ],
+)
+def test_a_backends_wrong_derivative_is_named(operation, name, output, monkeypatch):
+    monkeypatch.setattr(gradients, "backend", lambda _: Wrong(operation, name))
+    found = failing(perform("mine:Wrong", operation, "logistic" if operation == "inverse_cdf" else ""))
+    assert found
+    assert all(output in each for each in found)
 
 
-def printed(rows):
-    out = Console(file=io.StringIO(), width=200)
-    out.print(render(rows))
-    return out.file.getvalue()
+def test_what_torchs_check_raises_is_its_verdict():
+    x = torch.ones(3, dtype=torch.float64, requires_grad=True)
 
+    def raises(_):
+        raise RuntimeError("no such kernel")
 
-def test_numbers_that_do_not_fit_are_refused():
-    with pytest.raises(DomainError, match="n_draws must be a whole number of at least 1000; got 999"):
-        table(999)
-    with pytest.raises(DomainError, match="seed must be a whole number of at least 0; got -1"):
-        table(2000, -1)
+    finding = gradients.gradcheck("gradcheck", raises, [x])
+    assert finding.error == np.inf
+    assert finding.where == "no such kernel"
+    assert gradients.gradcheck("gradcheck", torch.sin, [x]).holds

@@ -43,16 +43,16 @@ def inverse(truth, rho, logit, beta):
 def test_the_inverse_inverts_and_its_derivatives_are_slopes(name, point):
     truth, (rho, logit, beta) = KINDS[name], (mpf(x) for x in point)
     zeta, by_logit, by_rho, by_beta = inverse(truth, rho, logit, beta)
-    if name == "spike-and-exponential" and zeta == 0:
+    if name == "spike_exponential" and zeta == 0:
         assert rho <= sigmoid_pair(logit)[0]
         assert (by_logit, by_rho, by_beta) == (0, 0, 0)
         return
     assert close(truth.cdf(zeta, *sigmoid_pair(logit), beta), rho)
     # The Gaussian's root is sought to 32 digits, enough for a judge of 16.
-    step, tolerance = (mpf(10) ** -8, mpf(10) ** -12) if name == "Gaussian" else (STEP, TINY)
+    step, tolerance = (mpf(10) ** -8, mpf(10) ** -12) if name == "gaussian" else (STEP, TINY)
     assert close(by_rho, slope(lambda x: inverse(truth, x, logit, beta)[0], rho, step), tolerance)
     assert close(by_logit, slope(lambda x: inverse(truth, rho, x, beta)[0], logit, step), tolerance)
-    if name == "binary Concrete":  # its derivative is by 1 / lambda
+    if name == "concrete":  # its derivative is by 1 / lambda
         assert close(by_beta, slope(lambda x: inverse(truth, rho, logit, 1 / x)[0], 1 / beta, step), tolerance)
     else:
         assert close(by_beta, slope(lambda x: inverse(truth, rho, logit, x)[0], beta, step), tolerance)
@@ -98,4 +98,4 @@ def test_the_ends_are_limits(name):
 
 
 def test_the_outputs_are_named():
-    assert len(OUTPUTS) == len(inverse(KINDS["binary Concrete"], mpf("0.5"), mpf(1), mpf(1)))
+    assert len(OUTPUTS) == len(inverse(KINDS["concrete"], mpf("0.5"), mpf(1), mpf(1)))

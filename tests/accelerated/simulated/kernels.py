@@ -17,7 +17,7 @@ from accelerated.backends.numba_cuda import NumbaCuda
 from accelerated.protocol import EXTRAS, KINDS, DeviceBackend, Machine
 from reference.vocabulary import DomainError, ShapeError
 from validation import agreement
-from validation.accuracy import BACKEND_KINDS, mixed_errors
+from validation.accuracy import mixed_errors
 from validation.tolerances import ANNEALING_LOG_WEIGHT, TRANSFORM_MIXED_ERROR
 
 SIZES = [(1, 3), (17, 5), (5, 33)]
@@ -140,7 +140,7 @@ def test_transforms_keep_the_bound(backend, kind, dtype):
     with np.errstate(divide="ignore"):
         worst = mixed_errors(
             {name: found[name] for name in ("zeta", "dzeta_dlogit_q", "dzeta_drho", "dzeta_dbeta")},
-            rho, logit_q, np.full_like(rho, beta), BACKEND_KINDS[kind],
+            rho, logit_q, np.full_like(rho, beta), kind,
         )  # fmt: skip
     for case in worst.values():
         assert case.mixed_error <= TRANSFORM_MIXED_ERROR, str(case)

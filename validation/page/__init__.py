@@ -1,0 +1,1 @@
+"""Markup, looks, behaviour and pictures of the page that ``validation.report`` writes."""

@@ -1,0 +1,1 @@
+"""The paper's tables, published values beside those of run records."""
