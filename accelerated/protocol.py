@@ -6,9 +6,9 @@ lives there and speaks ``__cuda_array_interface__`` (CuPy, Numba, torch); with `
 float64's; all floating arrays of one call have one dtype. Any strides are fine for what is read; ``out`` must be
 C-contiguous.
 
-A backend may say two things more, which ``validation`` goes by. ``kinds``, a tuple of some of ``KINDS``: the smoothings
-that its ``inverse_cdf`` has; without it, all. ``lacks``, a mapping from operations to sentences: why it does not have
-them.
+A backend may say three things more, which ``validation`` goes by. ``kinds``, a tuple of some of ``KINDS``: the
+smoothings that its ``inverse_cdf`` has, and ``extras``, some of ``EXTRAS``: what it can compute beside zeta; without
+them, all. ``lacks``, a mapping from operations to sentences: why it does not have them.
 """
 
 from __future__ import annotations

@@ -89,3 +89,24 @@ def test_constraints_pin_everything_the_project_names() -> None:
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     assert wanted <= pinned, wanted - pinned
     assert "torch==2.13.0" in lines
+
+
+def test_the_wheel_judges_and_reports(installed: Path, tmp_path: Path) -> None:
+    asked = [
+        "accuracy",
+        "tables",
+        "--quick",
+        "--backend",
+        "numpy_oracle",
+        "--kind",
+        "exponential",
+        "--dtype",
+        "float32",
+    ]
+    result = run_installed(
+        installed, tmp_path, "-m", "validation", *asked, "--operation", "inverse_cdf", "--html", "page.html"
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Table 2" in page
+    assert "aria-sort" in page

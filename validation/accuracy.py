@@ -37,7 +37,7 @@ from dvaepp.config import unknown
 from dvaepp.errors import ConfigError
 from reference.smoothing import InverseCDF, MixtureSmoothing
 from validation import subjects
-from validation.cases import BETA_RANGE, Cases, edge_cases, random_cases, zeta_cases
+from validation.cases import Cases, edge_cases, few_sharpnesses, random_cases, zeta_cases
 from validation.rows import ErrorMap, Finding, Request, Subject, Task
 from validation.search import Effort, Errors, climb, worst_apart
 from validation.tolerances import LOG_DENSITIES, TRANSFORM_EXCEPTIONS, TRANSFORM_MIXED_ERROR
@@ -638,7 +638,7 @@ def worst_found(question: Question, dtype: DTypeLike, seed: int, quick: bool) ->
 
     many = drawn(n_screened // 2)
     if question.one_beta_a_call:
-        many = replace(many, beta=_few(many.beta, min(700, len(many) // 20)))
+        many = few_sharpnesses(many, min(700, len(many) // 20))
     many = edges[: n_screened // 8] + many
     uphill = partial(climb, rng=rng, unit_interval=question.unit_interval, enough=_ENOUGH)
     stand_in = partial(estimates, question)
@@ -667,12 +667,6 @@ def _effort(n_cases: int, n_outputs: int, rounds: int) -> Effort:
     each = max(1, n_cases // (rounds * n_outputs))
     parents = max(1, min(8, each // 8))
     return Effort(parents, max(1, each // parents), rounds)
-
-
-def _few(beta: Floats, n: int) -> Floats:
-    """Rounded to one of about ``n``, spread evenly over the sharpnesses' range in their logarithm."""
-    apart = np.log(BETA_RANGE[1] / BETA_RANGE[0]) / n
-    return np.exp(np.round(np.log(beta.astype(np.float64)) / apart) * apart).astype(beta.dtype)
 
 
 # ---- the check -------------------------------------------------------------------------------------------------------

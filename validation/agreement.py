@@ -40,7 +40,7 @@ from reference.boltzmann import energy
 from reference.vocabulary import RBM, Array
 from validation import subjects
 from validation.accuracy import REFERENCE, Floats, Outputs, backend_inverse_cdf, reference_inverse_cdf
-from validation.cases import Cases, all_cases
+from validation.cases import Cases, all_cases, few_sharpnesses
 from validation.rows import Finding, Request, Subject, Task
 from validation.tolerances import (
     ANNEALING_LOG_WEIGHT,
@@ -93,13 +93,6 @@ def posterior_disagreements(backend: Backend, kind: str, cases: Cases) -> list[F
         return [Finding("log_ratio", np.inf, 0.0, f"zeta={zeta[~inside][0]!r}, outside its domain")]
     operation = Operation(of_zeta, lambda *_: found, "zeta", smoothing.unit_interval)
     return disagreements(operation, Cases(zeta, cases.logit_q, cases.beta))
-
-
-def few_sharpnesses(cases: Cases, n: int = 30) -> Cases:
-    """The cases with at most ``n`` different sharpnesses, over the same range: a backend takes one a call."""
-    values = np.unique(cases.beta)
-    some = values[np.unique(np.linspace(0, len(values) - 1, n).astype(int))]
-    return replace(cases, beta=some[np.searchsorted(some, cases.beta)])
 
 
 def disagreements(operation: Operation, cases: Cases) -> list[Finding]:

@@ -6,7 +6,7 @@ ends of rho, on the plateau rho = 1 - q between the two modes, at logits that un
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -67,8 +67,9 @@ def edge_cases(dtype: DTypeLike) -> Cases:
     rho = [0.0, tiny, 2.0**-25, 0.5, 1 - eps / 2, 1.0]
     size = [tiny, 1e-8, 0.9, 1.1, 17.0, 90.0, 746.0, np.inf]
     logit_q = [0.0, *size, *(-s for s in size)]
-    # exponential.py changes formulas at 3, 6, 600 (and at |l| = 1, 1.1), power.py and concrete.py at 1 and about 1/2.
-    beta = [1e-2, 0.4, 0.5, 1.0, 2.9, 3.1, 10.0, 90.0, 690.0, 1e3]
+    # The exponential's derivatives change formulas about 3, 4.25, 6, 600 (and at |l| = 1, 1.1), power and Concrete at 1
+    # and about 1/2.
+    beta = [1e-2, 0.4, 0.5, 1.0, 2.9, 3.1, 4.2, 10.0, 90.0, 690.0, 1e3]
     return Cases(*np.array(list(product(rho, logit_q, beta)), dtype=dtype).T)
 
 
@@ -97,6 +98,13 @@ def zeta_cases(cases: Cases, dtype: DTypeLike, seed: int, unit_interval: bool) -
         rng.choice([-np.inf, np.inf, 0.0, 1.0, 0.5], n),
     )
     return Cases(zeta.astype(dtype), cases.logit_q, cases.beta)
+
+
+def few_sharpnesses(cases: Cases, n: int = 30) -> Cases:
+    """The cases with at most ``n`` different sharpnesses, over the same range: a backend takes one a call."""
+    values = np.unique(cases.beta)
+    some = values[np.unique(np.linspace(0, len(values) - 1, n).astype(int))]
+    return replace(cases, beta=some[np.searchsorted(some, cases.beta)])
 
 
 def _one_of(rng: np.random.Generator, *kinds: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -41,7 +41,7 @@ from reference.vocabulary import RBM, Array
 from validation import agreement
 from validation.accuracy import REFERENCE as REFERENCE_CLASSES
 from validation.accuracy import backend_inverse_cdf, parse_at, reference_inverse_cdf
-from validation.cases import Cases, random_cases
+from validation.cases import Cases, few_sharpnesses, random_cases
 from validation.derivatives import torch_tiny_model
 from validation.derivatives.differences import REACH, Measured, Path, Quotients, complex_step, quotients, slope
 from validation.derivatives.textbook import GRADIENTS, Gradient
@@ -244,7 +244,7 @@ def _inverse_cdf(task: Task, rng: np.random.Generator) -> Iterator[Finding]:
     if task.at or subject is None:
         return
     if task.subject in (TORCH, TORCH_NUMBER):
-        some = agreement.few_sharpnesses(random_cases(300 if task.quick else 3000, np.float64, task.seed), 10)
+        some = few_sharpnesses(random_cases(300 if task.quick else 3000, np.float64, task.seed), 10)
         for finding in agreement.disagreements(agreement.inverse_cdf(subject, kind), some):
             if finding.output in wanted:
                 yield replace(finding, output=f"{finding.output}, reference")

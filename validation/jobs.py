@@ -111,10 +111,12 @@ def perform_here(task: Task) -> Outcome:
 
 
 def _begin() -> None:
-    """Where a process starts: importing us has imported what takes long, which counts for no task's time.
+    """Where a process starts: with all imports, which count for no task's time.
 
     What a subject prints goes to stderr, for stdout is the table's.
     """
+    for name in CHECKS:
+        check(name)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's, who stops us
 

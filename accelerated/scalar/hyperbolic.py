@@ -12,7 +12,7 @@ def tanh(x: float) -> float:
 
 
 def tanh_excess(x: float) -> float:
-    """See ``reference.smoothing.real_line.tanh_excess``; here for |x| <= 1."""
+    """See ``reference.smoothing.real_line.tanh_excess``."""
     square, series, cosh = x * x, 1.0, 1.0
     for k in range(10, 0, -1):
         series = 1 + square * (1 / (2 * k * (2 * k + 3))) * series

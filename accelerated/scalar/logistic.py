@@ -123,17 +123,7 @@ def _plus_logit(log_odds: Two, logit_q: float) -> Two:
 
 
 def _nu_minus_zeta(offset: Two, logit: float, sharpness: tuple[float, float, float, float]) -> float:
-    """See ``reference.smoothing.real_line.nu_minus_zeta``.
-
-    Departs  in the middle, where all parts vanish, by the addition theorem of tanh: with u = tanh(l/2) and
-             P = tanh(beta/4) tanh(x), x = beta offset/2, nu = 1/2 + tanh(l/2 + 2 atanh P)/2. Then, with o the offset,
-
-                 nu - zeta = ((P - o - P^3/(1 + P^2)) + u/2 - o T u)/(1 + T u),   T = 2 P/(1 + P^2),
-
-             and P - o as in ``reference.smoothing.logistic._excess``. P is o + (P - o), which rounds once; as a product
-             it would have the roundings of two hyperbolic tangents, and around beta = 3.7, where little is left of o,
-             those are ten of the result.
-    """
+    """See ``reference.smoothing.logistic._nu_minus_zeta``, and ``real_line.nu_minus_zeta`` beside it."""
     beta, o = sharpness[0], offset[0] + offset[1]
     x = beta * (o / 2)
     if abs(o) < 0.35 and abs(x) < 0.75 and abs(logit) < 1:

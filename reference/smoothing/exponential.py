@@ -13,6 +13,9 @@ from reference.vocabulary import Array
 
 _FLAT = 1e-6  # below this sharpness the sample is rho, but for beta/8 at most
 _GENTLE = 3.0  # below this sharpness log densities are computed from the middle of [0, 1], above from its ends
+# ``_dzeta_dbeta`` has two arrangements. Where the first is the better one, by searches for the worst case of either:
+# below both sharpnesses _CANCELLING and _BALANCED q, q the smaller of p and q.
+_CANCELLING, _BALANCED = 3.8, 16.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,33 +264,36 @@ def _dzeta_dbeta(root: _Root, beta: Array) -> Array:
 
     X and Y are sums of positive terms (the textbook form subtracts terms 1/beta times larger). Only p X - q Y can
     cancel, and two arrangements keep the digits:
-    - small beta (somewhat larger for |l| < 1), where X ~ Y: ((X - Y) + (p - q)(X + Y))/2, see ``gentle_imbalance``;
-    - elsewhere p d X/S = (1 - nu) e^{-t} X and q d Y/S = nu e^{-a} Y, in which nothing overflows.
+    - small beta, where X ~ Y: ((X - Y) + (p - q)(X + Y))/2, see ``gentle_imbalance``. Not where q is so small that
+      p X - q Y hardly cancels: there this form would;
+    - elsewhere p d X/S = (1 - nu) e^{-t} X and q d Y/S = nu e^{-a} Y, in which nothing overflows. With y = |B| + S
+      the larger of nu and 1 - nu is y/(2 S), the smaller 2 p q d/(S y).
 
     The mirror image of the problem has the opposite derivative.
     """
     a, t = beta * root.x0, beta * root.x1
-    n0, n1 = root.n0, root.n1
+    n0, n1 = -np.expm1(-a), -np.expm1(-t)  # not those of the root: they must be of the same a and t as the rest
     tiny = np.finfo(np.float64).tiny
     S = np.maximum(root.S, tiny)
 
-    small = (beta < 3) | ((beta < 6) & (root.q_minus_p > -0.46))
+    near = (beta < _CANCELLING) & (beta < _BALANCED * (1 + root.q_minus_p) / 2)  # of which q is the half
     gap = root.x1 - root.x0
     # Near the middle that holds little but the rounding of zeta. Finer, where neither of its two terms is large: the
     # ratio of e^{-a} and e^{-t}, which is (S - B) q / ((S + B) p), has the logarithm t - a.
-    middle = small & root.central & (np.abs(gap) < 0.125) & (-root.logit < beta)
+    middle = near & root.central & (np.abs(gap) < 0.125) & (-root.logit < beta)
     log_ratio = np.where(middle, root.logit - 2 * np.arctanh(np.where(middle, root.B / S, 0)), 0)
     gap = np.where(middle, log_ratio / beta, gap)
-    near = gentle_imbalance(root.x0, root.x1, gap, root.q_minus_p, beta) / (2 * S * np.expm1(np.minimum(beta, 6)))
+    of_near = gentle_imbalance(root.x0, root.x1, gap, root.q_minus_p, beta) / (2 * S * np.expm1(np.minimum(beta, 6)))
 
     y = np.maximum(np.abs(root.B) + S, tiny)
     overlap = root.sqrt_pq * np.exp(-beta / 2)
     plateau = tiny > root.S  # idea 5 of _root: both terms of S are equal
     larger = np.where(plateau, 0.5, y / (2 * S))
-    smaller = np.where(plateau, 0.5, 2 * (overlap / S) * (overlap / y))
+    smaller = np.where(root.central, np.exp(-beta) / S * (root.four_pq / (2 * y)), 2 * (overlap / S) * (overlap / y))
+    smaller = np.where(plateau, 0.5, smaller)
     nu, one_minus_nu = np.where(root.B >= 0, larger, smaller), np.where(root.B >= 0, smaller, larger)
     g_a, g_t = linear_excess(a, n0), linear_excess(t, n1)
     h_a, h_t = quadratic_excess(a, n0, g_a), quadratic_excess(t, n1, g_t)
     far = one_minus_nu * (h_t + np.exp(-t) * g_a) - nu * (h_a + np.exp(-a) * g_t)
-    result = root.x0 * (root.x1 * np.where(small, near, far / np.expm1(-beta)))
+    result = root.x0 * (root.x1 * np.where(near, of_near, far / np.expm1(-beta)))
     return np.where(root.mirrored, -result, result)

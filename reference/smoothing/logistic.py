@@ -84,7 +84,7 @@ class OverlappingLogistic(LocationMixture):
         f           = beta S / ((1 + w) (1 + v))
         dzeta/drho  = 1 / f
         dzeta/dl    = p q (F(zeta|0) - F(zeta|1)) / f = p q (1 - d) / (beta S)
-        dzeta/dbeta = (nu - zeta) / beta,   see ``nu_minus_zeta``
+        dzeta/dbeta = (nu - zeta) / beta,   see ``_nu_minus_zeta``
         """
         root = _root(rho, logit_q, beta)
         S, p, q = np.maximum(root.S, np.finfo(np.float64).tiny), root.p, root.q
@@ -95,8 +95,7 @@ class OverlappingLogistic(LocationMixture):
         sqrt_pq = half / (1 + half * half)
         pq_over_S = np.where(np.abs(logit_q) < 600, p * q / S, sqrt_pq / S * sqrt_pq)
         pq_over_S = np.where(outside, q * sigmoid(exact(beta - root.logit_q)), pq_over_S)
-        log_odds = self._log_odds(root.offset, beta)
-        difference = nu_minus_zeta(root.offset, root.logit_q, log_odds, _excess(root.offset, log_odds, beta))
+        difference = _nu_minus_zeta(root.offset, root.logit_q, self._log_odds(root.offset, beta), beta)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # infinite at the ends
             dzeta_drho = (1 + root.w) * (1 + root.v) / (beta * S)
             dzeta_dbeta = np.where(root.mirrored, -difference, difference) / beta
@@ -171,21 +170,29 @@ def _root(rho: Array, logit_q: Array, beta: Array) -> _Root:
     return _Root(zeta=zeta, mirrored=mirrored, logit_q=logit, offset=offset, w=w, v=v, S=S, p=p, q=q)
 
 
-def _excess(offset: Two, log_odds: Two, beta: Array) -> Array:
-    """log_odds/4 - offset, near zeta = 1/2 without the cancellation that is total to first order for beta = 3.09.
+def _nu_minus_zeta(offset: Two, logit_q: Array, log_odds: Two, beta: Array) -> Array:
+    """nu - zeta, see ``real_line.nu_minus_zeta``; in the middle, where all is small, without a cancellation.
 
-    log_odds = 4 atanh P with P = k tanh(beta offset/2), k = tanh(beta/4), so that
+    By the addition theorem of tanh: with o = zeta - 1/2, u = tanh(l/2) and P = tanh(beta/4) tanh(x), x = beta o/2, the
+    log odds are 4 atanh P and nu = 1/2 + tanh(l/2 + 2 atanh P)/2, so that
 
-        log_odds/4 - offset = (atanh P - P) + k (tanh x - x) + offset (beta k/2 - 1),   x = beta offset/2.
+        nu - zeta = ((P - o - P^3/(1 + P^2)) + u/2 - o T u) / (1 + T u),      T = 2 P/(1 + P^2),
+        P - o     = o (beta tanh(beta/4)/2 - 1) + tanh(beta/4) (tanh x - x).
+
+    P - o vanishes to first order for beta = 3.09. P is o + (P - o), which rounds once: as a product it would have the
+    roundings of two hyperbolic tangents, and around beta = 3.7, where little is left of o, those are ten of the result.
     """
-    x = beta * (offset.high / 2)
-    near = np.abs(x) < 0.5
-    x = np.where(near, x, 0)
-    k = np.tanh(beta / 4)
-    atanh_excess = _atanh_excess(k * np.tanh(x))
-    of_first_order = (offset.high + offset.low) * _steepness_less_one(beta)
-    plain = (log_odds.high + log_odds.low) / 4 - (offset.high + offset.low)
-    return np.where(near, atanh_excess + k * tanh_excess(x) + of_first_order, plain)
+    o = offset.high + offset.low
+    x = beta * (o / 2)
+    middle = (np.abs(o) < 0.35) & (np.abs(x) < 0.75) & (np.abs(logit_q) < 1)
+    excess = (log_odds.high + log_odds.low) / 4 - o
+    elsewhere = nu_minus_zeta(offset, logit_q, log_odds, excess)
+    o, x, half = (np.where(middle, part, 0) for part in (o, x, logit_q / 2))
+    P_less_o = o * _steepness_less_one(beta) + np.tanh(beta / 4) * tanh_excess(x)
+    P, u = o + P_less_o, half + tanh_excess(half)
+    half_T = P / (1 + P * P)
+    Tu = 2 * half_T * u
+    return np.where(middle, ((P_less_o - half_T * P * P) + (u / 2 - o * Tu)) / (1 + Tu), elsewhere)
 
 
 def _steepness_less_one(beta: Array) -> Array:
@@ -201,15 +208,6 @@ def _steepness_less_one(beta: Array) -> Array:
     less = multiply(e, two_sum(half, np.ones_like(half)))
     numerator = add(two_sum(half, -np.ones_like(half)), negative(less))
     return np.where(beta < 600, (numerator.high + numerator.low) / (1 + rounded), beta / 2 - 1)
-
-
-def _atanh_excess(P: Array) -> Array:
-    """atanh P - P for |P| < 1/2: P^3/3 + P^5/5 + ..."""
-    square = P * P
-    series = np.zeros_like(P)
-    for n in range(26, 0, -1):
-        series = square * (1 / (2 * n + 1) + series)
-    return P * series
 
 
 def _log_cosh(x: Array) -> Array:

@@ -125,10 +125,10 @@ def nu_minus_zeta(offset: Two, logit_q: Array, log_odds: Two, excess: Array) -> 
 
 
 def tanh_excess(x: Array) -> Array:
-    """tanh x - x for |x| <= 1/2: -x (cosh x - sinh(x)/x)/cosh x, the bracket by its series of positive terms."""
+    """tanh x - x for |x| <= 1: -x (cosh x - sinh(x)/x)/cosh x, the bracket by its series of positive terms."""
     square = x * x
     series = np.ones_like(x)
-    for k in range(7, 0, -1):  # the terms x^{2k} 2k/(2k+1)! follow each other by x^2/(2k (2k + 3))
+    for k in range(10, 0, -1):  # the terms x^{2k} 2k/(2k+1)! follow each other by x^2/(2k (2k + 3))
         series = 1 + square / (2 * k * (2 * k + 3)) * series
     return -x * (square / 3 * series) / np.cosh(x)
 

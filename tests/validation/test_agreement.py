@@ -14,13 +14,12 @@ from validation.agreement import (
     Operation,
     disagreements,
     edge_bits,
-    few_sharpnesses,
     gibbs_band,
     gibbs_bits,
     inverse_cdf,
     posterior_disagreements,
 )
-from validation.cases import Cases, all_cases
+from validation.cases import Cases, all_cases, few_sharpnesses
 from validation.rows import Request, Subject
 from validation.tolerances import TRANSFORM_MIXED_ERROR, TWIN_MIXED_ERROR, sum_error
 from validation.torch_twin import SUBJECTS, TORCH, TorchTwin

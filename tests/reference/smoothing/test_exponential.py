@@ -13,9 +13,21 @@ from scipy.optimize import brentq
 
 from reference.smoothing import OverlappingExponential
 from reference.vocabulary import DomainError, ShapeError
+from validation.accuracy import mixed_errors
+from validation.tolerances import TRANSFORM_MIXED_ERROR
 
 BETAS = [0.01, 0.7, 3.0, 10.0, 60.0]
 LOGITS = [-6.0, -0.5, 0.0, 1.0, 9.0]
+
+#: (rho, logit_q, beta) found by search, at which dzeta_dbeta was 4.1 to 6 roundings off, by one arrangement or another.
+HARD_FOR_DBETA = (
+    (0.42510486803244546, 1.179030065434715e-08, 5.853505584421013),
+    (0.42882456738812813, 1.1796472670212662e-08, 5.956111509241309),
+    (0.4276968814310741, -7.456997663177819e-12, 5.933909643188957),
+    (0.20120118277178733, 33.79224738385996, 1.769703005224161),
+    (0.22437663847198352, 27.679392538258792, 2.022631671460477),
+    (0.16287170370192983, 0.8789335372840539, 3.7639037695646795),
+)
 ENDS = [0.02, 0.5, 0.98]  # where quad should look twice: the mass of a sharp smoothing is near 0 and 1
 
 betas = st.floats(0.01, 1000)
@@ -244,6 +256,12 @@ def test_nothing_warns_and_nothing_is_nan(x, logit_q, beta):
         densities = (smoothing.log_prob(x, logit_q), smoothing.log_r(x, [0, 1]), smoothing.log_ratio(x))
     assert all(np.isfinite(value).all() for value in (*derivatives, *densities))
     assert all(np.all((value >= 0) & (value <= 1)) for value in probabilities)
+
+
+def test_the_derivative_by_the_sharpness_keeps_its_digits_where_little_is_left_of_it():
+    cases = np.array(HARD_FOR_DBETA).T
+    worst = mixed_errors(OverlappingExponential(cases[2]).inverse_cdf_with_derivatives(*cases[:2]), *cases)
+    assert worst["dzeta_dbeta"].mixed_error <= TRANSFORM_MIXED_ERROR, worst["dzeta_dbeta"]
 
 
 # ---- shapes, dtypes, refusals -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from validation import accuracy
 from validation.tolerances import TRANSFORM_MIXED_ERROR
 
 # The sharpness at which nu rises with zeta as fast as zeta itself: log r(zeta|1)/r(zeta|0) has slope 4 at zeta = 1/2.
-EQUALLY_STEEP = {"overlapping logistic": 3.08673448, "Gaussian": 4.0}
+EQUALLY_STEEP = {"logistic": 3.08673448, "gaussian": 4.0}
 
 
 @pytest.mark.parametrize("kind", EQUALLY_STEEP)
