@@ -97,17 +97,18 @@ def main(arguments: Sequence[str]) -> int:
         with jobs.pool(command.workers) as processes:
             found = _subjects(command, jobs.probe(processes, command.backend or subjects.names(), command.time_limit))
             judged = [subject for subject in found if isinstance(subject, Subject)]
-            rows = [row for row in found if isinstance(row, Row)]
-            rows += [row for subject in judged for row in lacking(subject, request, command, judging)]
+            missing = [row for row in found if isinstance(row, Row)]
+            missing += [row for subject in judged for row in lacking(subject, request, command, judging)]
             plan = {name: list(_tasks(name, judged, request, command)) for name in judging}
-            if not any(plan.values()) and not rows:
+            if not any(plan.values()) and not missing:
                 raise ConfigError("there is nothing to judge: nobody chosen has what was asked for, and none has to")
-            for row in rows:
+            for row in missing:
                 _print_row_alone(row, out)
             for name in judging:
                 done = _perform(name, plan[name], processes, command, out)
                 rows += [row for outcome in done for row in outcome.rows]
                 maps += [map_ for outcome in done for map_ in outcome.maps]
+            rows += missing
     if comparison is not None:
         if not judging or command.runs or comparison.has_records:
             out.print(tables.to_rich(comparison))
@@ -329,7 +330,8 @@ def _print_verdict(result: Result, out: Console) -> None:
             out.print(f"{row.status.value}: {row.reproduce}", soft_wrap=True)
     n_rows, n_bad = len(result.rows), result.n_bad
     if n_rows:
-        text = f"{n_bad} of {n_rows} rows do not hold" if n_bad else f"all {n_rows} rows hold"
+        n_held = sum(row.status is Status.HOLDS for row in result.rows)
+        text = f"{n_bad} of {n_rows} rows do not hold" if n_bad else f"all {n_held} rows that are judged hold"
         out.print(f"{text}  ({result.seconds:.0f} s)", style="red" if n_bad else None)
 
 
