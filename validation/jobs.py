@@ -23,13 +23,12 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from accelerated import BackendUnavailable
 from dvaepp.errors import UserError
 from validation import subjects
-from validation.rows import Check, ErrorMap, Finding, Row, Status, Subject, Task, rows_of
+from validation.rows import LOADING, Check, ErrorMap, Finding, Row, Status, Subject, Task, rows_of
 
 #: The checks, in the order in which they are run and shown: modules of this package (see ``rows.Check``).
 CHECKS = ("accuracy", "agreement", "gradients", "statistics", "sabotage")
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-_LOADING = "load"  # the operation that a subject's own row is about
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def probe(processes: ProcessPool, names: Sequence[str], time_limit: float) -> It
     for name, future in zip(names, futures, strict=True):
         result = _result(future, time_limit)
         if isinstance(result, Failure):
-            yield Row(Task("agreement", name, _LOADING), result.status, message=result.message)
+            yield Row(Task("agreement", name, LOADING), result.status, message=result.message)
         else:
             yield cast(Subject, result)
 

@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from dvaepp.atomic import write_text
 from validation.page import plots
-from validation.rows import ErrorMap, Finding, Row, Statistic, Status, Task, plain
+from validation.rows import LOADING, ErrorMap, Finding, Row, Statistic, Status, Task, plain
 from validation.tolerances import FALSE_ALARM_RATE, POWER
 
 #: How many of the rows that do not hold are named beside the verdict.
@@ -267,7 +267,7 @@ def summary(entries: Sequence[Entry]) -> Matrix:
 def matrix(entries: Sequence[Entry], check: str) -> Matrix:
     """Subject and dtype by operation (or kind): the worst case of a check, in units of its bound."""
     column = MATRICES[check]
-    mine = [entry for entry in entries if entry.task.check == check]
+    mine = [entry for entry in entries if entry.task.check == check and entry.task.operation != LOADING]
     columns = _distinct(column(entry.task) for entry in mine)
     rows = []
     for subject, dtype in dict.fromkeys((entry.task.subject, entry.task.dtype) for entry in mine):

@@ -21,6 +21,9 @@ from accelerated.protocol import KINDS
 ALL_KINDS = ("exponential", "logistic", "spike_exponential", "power", "gaussian", "uniform_exponential", "concrete")
 DTYPES = ("float32", "float64")
 
+#: The operation that the row of a subject is about that could not even be loaded.
+LOADING = "load"
+
 
 class Status(StrEnum):
     """Verdict on a row."""
@@ -128,7 +131,8 @@ class Task:
             return shlex.join([*words, "--fault", self.fault, *(["--seed", str(self.seed)] if self.seed else [])])
         if self.check == "tables":  # whose subjects are records
             return shlex.join([*words, "--runs", self.subject])
-        flags = {"backend": self.subject, "operation": self.operation, "kind": self.kind, "dtype": self.dtype}
+        operation = self.operation if self.operation != LOADING else ""
+        flags = {"backend": self.subject, "operation": operation, "kind": self.kind, "dtype": self.dtype}
         flags |= {"seed": str(self.seed) if self.seed else "", "at": self.at}
         words += [word for name, value in flags.items() if value for word in (f"--{name}", value)]
         return shlex.join(words + ["--quick"] * self.quick)

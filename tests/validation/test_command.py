@@ -160,6 +160,7 @@ def test_whatever_goes_wrong_is_in_the_table_and_the_rest_runs(tmp_path):
     }
     assert f"{record['n_bad']} of {record['n_rows']} rows do not hold" in done.stdout
     assert "RuntimeError: the dog ate it" in done.stdout
+    assert f"RAISES: python -m validation agreement --backend {BROKEN}:unwilling" in done.stdout
     for row in record["rows"]:
         assert row["good"] or row["status"] in done.stdout
 
