@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
             found = _subjects(command, jobs.probe(processes, command.backend or subjects.names(), command.time_limit))
             judged = [subject for subject in found if isinstance(subject, Subject)]
             missing = [row for row in found if isinstance(row, Row)]
-            missing += [row for subject in judged for row in lacking(subject, request, command, judging)]
+            missing += [row for subject in judged for row in lacking(subject, request, judging)]
             plan = {name: list(_tasks(name, judged, request, command)) for name in judging}
             if not any(plan.values()) and not missing:
                 raise ConfigError("there is nothing to judge: nobody chosen has what was asked for, and none has to")
@@ -112,13 +112,12 @@ def main(arguments: Sequence[str]) -> int:
     if comparison is not None:
         if not judging or command.runs or comparison.has_records:
             out.print(tables.to_rich(comparison))
-
         for problem in comparison.problems:
             rows.append(Row(Task(TABLES, problem.path, "record"), Status.FAILS, message=problem.what))
     result = Result(
         rows,
         maps,
-        _environment([row.task.subject for row in rows]),
+        _environment(),
         _told(command, checks),
         tables.to_html(comparison) if comparison else "",
         time.monotonic() - started,
@@ -217,7 +216,7 @@ def _subjects(command: Command, found: Iterable[Subject | Row]) -> list[Subject 
     return known
 
 
-def lacking(subject: Subject, request: Request, command: Command, checks: Sequence[str]) -> Iterator[Row]:
+def lacking(subject: Subject, request: Request, checks: Sequence[str]) -> Iterator[Row]:
     """A row for everything of the protocol that was asked for and a backend does not have."""
     if not subject.is_backend or not set(checks) - {SABOTAGE}:
         return
@@ -246,7 +245,7 @@ def _told(command: Command, checks: Sequence[str]) -> dict[str, Any]:
     return said | {"quick": command.quick, "seed": command.seed}
 
 
-def _environment(judged: Iterable[str]) -> dict[str, Any]:
+def _environment() -> dict[str, Any]:
     devices = {"processor": f"{cpu_name()}, {n_cores()} cores"}
     if torch.cuda.is_available():
         devices["GPU"] = torch.cuda.get_device_name()
