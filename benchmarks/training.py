@@ -10,17 +10,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch.nn.functional import softplus
 
 from benchmarks.report import Case, rows
 from benchmarks.timing import Timing, measure, on_device, wall_clock
-from dvaepp.boltzmann import entropy
 from dvaepp.config import preset
 from dvaepp.data import Dataset
-from dvaepp.models.feedforward import bernoulli_log_prob
 from dvaepp.trainer import Trainer
 
 _PRESET = "mnist-static-1-nonlinear"  # RBM 100x100, 1,000 chains, 40 sweeps, batches of 100
@@ -72,29 +70,16 @@ def iteration_case_of_a_command(backend: str, n_rounds: int) -> Case:
 
 def factorial_case(device: torch.device, backend: str, n_rounds: int) -> Case:
     """One iteration with the RBM prior, and one of the same networks with a factorial prior: no samples, no W."""
-    trainer = Trainer(preset(_PRESET), random_images(), device, backend)
-    other = Trainer(preset(_PRESET), random_images(), device, backend)
+    config = preset(_PRESET)
+    directed = replace(config, model=replace(config.model, prior="directed"))
     ours, factorial = f"RBM prior, {backend}", "factorial prior"
-    candidates = {ours: trainer.iterate, factorial: lambda: factorial_iteration(other)}
+    candidates = {
+        ours: Trainer(config, random_images(), device, backend).iterate,
+        factorial: Trainer(directed, random_images(), device, backend).iterate,
+    }
     table = rows(measure(candidates, n_rounds, _clock(device)), 1, factorial)
     title = 'Training iteration, "MNIST 1 nonlin.", with an RBM and with a factorial prior'
     return Case(title, "iterations per second (times are in units of the factorial prior's)", table)
-
-
-def factorial_iteration(trainer: Trainer) -> None:
-    """``Trainer.iterate`` with the prior's biases as logits of independent units and the KL in closed form."""
-    config, model = trainer.config.optimisation, trainer.model
-    x = trainer.images.batch(trainer.step, config.batch_size, trainer.generator)
-    rho = torch.rand((len(x), model.n_latents), generator=trainer.generator, device=trainer.device)
-    draw = model.smoothed_posterior(x, rho, trainer.smoothing)
-    logit_p = torch.cat([model.prior.a1, model.prior.a2])
-    cross_entropy = softplus(logit_p) - draw.logit_q.sigmoid() * logit_p
-    kl = (cross_entropy - entropy(draw.logit_q)).sum(-1).mean()
-    loss = kl - bernoulli_log_prob(x, model.decode(draw.latents)).mean()
-    trainer.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    trainer.optimiser.step()
-    trainer.step += 1
 
 
 def _clock(device: torch.device) -> Callable[[Callable[[], object]], float]:

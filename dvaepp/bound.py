@@ -50,7 +50,8 @@ class StreamingLogMeanExp:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Per-image results in nats, (B,) float64 each; log Z is *not* subtracted, for it is an estimate of its own.
+    """Per-image results in nats, (B,) float64 each; log Z is *not* subtracted, for it is an estimate of its own. A
+    directed prior has none, and these are the results themselves.
 
     log_marginal  log (1/K) sum_k e^{w_k}, the importance-weighted bound plus log Z
     log_weight    mean of w_k: the ELBO plus log Z
@@ -81,7 +82,6 @@ def likelihood(model: DiscreteVAE, x: Tensor, n_importance: int, generator: torc
     stream = StreamingLogMeanExp(rows, x.device)
     weight_sum = torch.zeros(rows, dtype=torch.float64, device=x.device)
     reconstruction_sum = torch.zeros_like(weight_sum)
-    n1 = model.prior.n1
     done = 0
     while done < n_importance:
         k = min(n_importance - done, max(1, _ROWS // rows))
@@ -92,7 +92,7 @@ def likelihood(model: DiscreteVAE, x: Tensor, n_importance: int, generator: torc
         z = draw.latents
         reconstruction = bernoulli_log_prob(repeated, model.decode(z)).double()
         log_q = bernoulli_log_prob(z, draw.logit_q).double()
-        log_weights = (reconstruction - model.prior.energy(z[:, :n1], z[:, n1:]).double() - log_q).view(rows, k)
+        log_weights = (reconstruction - model.energy(z).double() - log_q).view(rows, k)
         stream.add(log_weights)
         weight_sum += log_weights.sum(1)
         reconstruction_sum += reconstruction.view(rows, k).sum(1)
@@ -130,4 +130,4 @@ def posterior_means(model: DiscreteVAE, images: Tensor, generator: torch.Generat
 def posterior_base(model: DiscreteVAE, images: Tensor, generator: torch.Generator) -> Base:
     """Base of annealing fitted to the posterior's means over the first of the images (N, D) uint8 in {0, 1}."""
     means = posterior_means(model, images[:_BASE_IMAGES], generator).mean(0)
-    return Base.fitted(means, model.prior.n1)
+    return Base.fitted(means, model.rbm.n1)

@@ -60,7 +60,14 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, pat
 
     Raises   RunError unless names and shapes match exactly.
     """
-    wanted = module.state_dict()
+    module.load_state_dict(state_of(module.state_dict(), tensors, prefix, path))
+
+
+def state_of(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
+    """The tensors named ``prefix`` + a name of the wanted state.
+
+    Raises   RunError unless names and shapes match exactly.
+    """
     given = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     for name in sorted(wanted.keys() ^ given.keys()):
         raise RunError(f"{path}: {prefix}{name} is {'missing' if name in wanted else 'not part of this model'}")
@@ -70,7 +77,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, pat
                 f"{path}: {prefix}{name} must be {tuple(wanted[name].shape)}; it is {tuple(tensor.shape)}: "
                 "a checkpoint of another configuration"
             )
-    module.load_state_dict(given)
+    return given
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:

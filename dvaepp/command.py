@@ -92,7 +92,10 @@ def _flags(command: Any) -> list[str]:
         if dataclasses.is_dataclass(section):
             names += _flags(section)
         else:
-            names.append("--" + field.name.replace("_", "-"))
+            name = field.name.replace("_", "-")
+            names.append(f"--{name}")
+            if field.type in ("bool", bool):
+                names.append(f"--no-{name}")
     return names
 
 

@@ -7,14 +7,29 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 from dvaepp.errors import ConfigError
+
+Prior = Literal["rbm", "directed"]
+Smoothing = Literal[
+    "exponential", "logistic", "power", "gaussian", "uniform-exponential", "spike-exponential", "concrete"
+]
+Estimator = Literal[
+    "joint", "marginal", "rolfe", "straight-through", "nvil", "muprop", "rebar", "relax", "vimco", "arm", "disarm"
+]
+
+#: Estimators that differentiate through a smoothed sample; the others take binary ones.
+SMOOTHED = ("joint", "marginal", "rolfe")
+#: Smoothings without r(zeta|0) and r(zeta|1) that overlap: nu, what zeta tells about z, is a step or does not exist.
+_WITHOUT_NU = ("spike-exponential", "concrete")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The model: latents, networks, smoothing."""
+    """The model: latents, networks, prior, and how its gradient is estimated."""
 
     latents: int = 200
     """Binary latent units; even, for each half is one side of the RBM prior."""
@@ -26,33 +41,102 @@ class ModelConfig:
     """Width of a hidden layer (nonlinear only)."""
     layers: int = 2
     """Hidden layers each way (nonlinear only)."""
+    batch_norm: bool = True
+    """Batch normalisation in the hidden layers (nonlinear only)."""
+    prior: Prior = "rbm"
+    """rbm: a restricted Boltzmann machine between the two halves of z. directed: p(z_g | z of earlier groups), each
+    group factorial, the first with learned logits."""
+    estimator: Estimator = "joint"
+    """Gradient in the posterior. Through smoothed samples: joint (eqs. 4 and 6), marginal (eq. 5, directed prior only),
+    rolfe (rbm and spike-exponential only). Through binary samples: straight-through, nvil, muprop, rebar, relax, vimco,
+    arm, disarm."""
+    smoothing: Smoothing = "exponential"
+    """Smoothing of the binary units, for joint, marginal and rolfe."""
     beta: float = 10.0
-    """Sharpness of the smoothing."""
+    """Sharpness of the smoothing; of concrete the inverse temperature."""
+    beta_end: float | None = None
+    """Sharpness at the end of training, reached linearly from beta; by default beta all along."""
+    n_samples: int = 1
+    """Samples of the bound that vimco trains, at least 2; one for all others."""
 
     def __post_init__(self) -> None:
-        _positive(self, "latents", "groups", "hidden", "layers", "beta")
-        if not 1e-2 <= self.beta <= 1e3:
-            raise ConfigError(f"beta must lie in [0.01, 1000], where the smoothing was validated; got {self.beta}")
+        _positive(self, "latents", "groups", "hidden", "layers", "beta", "n_samples")
+        for name in ("beta", "beta_end"):
+            value = getattr(self, name)
+            if value is not None and not 1e-2 <= value <= 1e3:
+                raise ConfigError(f"{name} must lie in [0.01, 1000], where the smoothing was validated; got {value}")
         _one_of(self, "network", ("linear", "nonlinear"))
-        if self.latents % 2:
+        _one_of(self, "prior", get_args(Prior))
+        _one_of(self, "smoothing", get_args(Smoothing))
+        _one_of(self, "estimator", get_args(Estimator))
+        if self.prior == "rbm" and self.latents % 2:
             raise ConfigError(f"latents must be even, one half for each side of the RBM prior; got {self.latents}")
         if self.latents % self.groups:
             raise ConfigError(f"groups must divide latents ({self.latents}); got {self.groups}")
+        self._check_estimator()
+
+    def _check_estimator(self) -> None:
+        """Refuse what does not go together, with the way out."""
+        estimator, smoothing, rbm = self.estimator, self.smoothing, self.prior == "rbm"
+        if estimator == "rolfe" and not (rbm and smoothing == "spike-exponential"):
+            raise ConfigError(
+                "estimator rolfe needs prior rbm and smoothing spike-exponential, whose z is a step in the noise; "
+                f"got prior {self.prior} and smoothing {smoothing}: use estimator joint"
+            )
+        if estimator == "marginal" and rbm:
+            raise ConfigError(
+                "estimator marginal needs prior directed, for q(zeta) under an RBM has no closed form; got prior rbm: "
+                "use estimator joint"
+            )
+        if estimator == "marginal" and smoothing == "spike-exponential":
+            raise ConfigError(
+                "estimator marginal needs a smoothing with a density; spike-exponential has an atom at 0: use "
+                "estimator joint"
+            )
+        if estimator == "joint" and rbm and self.groups > 1 and smoothing in _WITHOUT_NU:
+            way_out = "estimator rolfe" if smoothing == "spike-exponential" else "groups 1 or another smoothing"
+            raise ConfigError(
+                "estimator joint with prior rbm and more than one group needs overlapping r(zeta|0) and r(zeta|1); "
+                f"got smoothing {smoothing}: use {way_out}"
+            )
+        if estimator not in SMOOTHED and self.network == "nonlinear" and self.batch_norm:
+            raise ConfigError(
+                f"estimator {estimator} needs batch_norm off: batch statistics tie each image to the draws of all "
+                "others, which is in no such estimate; use --no-batch-norm (batch_norm = false)"
+            )
+        if estimator not in SMOOTHED and smoothing != "exponential":
+            raise ConfigError(
+                f"smoothing is for estimators {', '.join(SMOOTHED)}; {estimator} takes binary samples: leave smoothing "
+                f"{smoothing} out"
+            )
+        if estimator not in SMOOTHED and self.beta_end is not None:
+            raise ConfigError(f"beta_end is for estimators {', '.join(SMOOTHED)}; {estimator} has no sharpness")
+        if (estimator == "vimco") != (self.n_samples > 1):
+            raise ConfigError(
+                "n_samples must be at least 2 for estimator vimco, whose samples are each other's baseline, and 1 for "
+                f"all others; got {self.n_samples} with {estimator}"
+            )
 
     @property
     def hidden_sizes(self) -> tuple[int, ...]:
         """Widths of the hidden layers of each network."""
         return (self.hidden,) * self.layers if self.network == "nonlinear" else ()
 
+    def beta_at(self, done: float) -> float:
+        """Sharpness after a fraction ``done`` of the iterations."""
+        return self.beta if self.beta_end is None else self.beta + (self.beta_end - self.beta) * done
+
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Samples of the RBM prior during training (persistent contrastive divergence)."""
+    """Samples of the RBM prior during training."""
 
     chains: int = 1000
     """Persistent Gibbs chains."""
     sweeps: int = 40
     """Block Gibbs sweeps of every chain per iteration."""
+    sampler: str = "gibbs"
+    """gibbs (persistent contrastive divergence), tempering, population, or module:object of a dimod sampler."""
 
     def __post_init__(self) -> None:
         _positive(self, "chains", "sweeps")
@@ -67,16 +151,25 @@ class OptimisationConfig:
     batch_size: int = 100
     """Images per step."""
     learning_rate: float = 3e-3
-    """Base rate; a tenth of it for the first 2 %, then 1, 1/3 from 60 %, 1/10 from 75 %, 1/33 from 95 %."""
+    """Base rate of the schedule."""
+    schedule: Literal["steps", "constant"] = "steps"
+    """steps: a tenth of the base rate for the first 2 %, then 1, 1/3 from 60 %, 1/10 from 75 %, 1/33 from 95 %."""
     adam_epsilon: float = 1e-3
     """Adam's epsilon."""
+    adam_beta2: float = 0.999
+    """Decay of Adam's average of squared gradients."""
+    control_rate: float = 10.0
+    """Learning rate of baselines, temperatures and other control variates, in units of the model's."""
     weight_decay: float = 1e-4
     """L2 penalty on the weights of the networks and the couplings W; biases are free."""
     kl_warmup: float = 0.3
     """Fraction of the iterations over which the weight of the KL rises from 0 to 1."""
 
     def __post_init__(self) -> None:
-        _positive(self, "iterations", "batch_size", "learning_rate", "adam_epsilon")
+        _positive(self, "iterations", "batch_size", "learning_rate", "adam_epsilon", "control_rate")
+        _one_of(self, "schedule", ("steps", "constant"))
+        if not 0 <= self.adam_beta2 < 1:
+            raise ConfigError(f"adam_beta2 must lie in [0, 1); got {self.adam_beta2}")
         _not_negative(self, "weight_decay")
         if not 0 <= self.kl_warmup <= 1:
             raise ConfigError(f"kl_warmup must lie in [0, 1], a fraction of the iterations; got {self.kl_warmup}")
@@ -84,7 +177,9 @@ class OptimisationConfig:
             raise ConfigError(f"batch_size must be at least 2, for batch normalisation; got {self.batch_size}")
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of the step after ``step`` finished ones (section 7.2's schedule)."""
+        """Learning rate of the step after ``step`` finished ones (section 7.2's schedule, or constant)."""
+        if self.schedule == "constant":
+            return self.learning_rate
         done = step / self.iterations
         for until, divisor in ((0.02, 10.0), (0.60, 1.0), (0.75, 3.0), (0.95, 10.0)):
             if done < until:
@@ -102,7 +197,8 @@ class DataConfig:
     """The images."""
 
     data: str = "digits"
-    """Registered name (digits, mnist-static, mnist), or the path of your .npy, .npz, .amat file or folder of PNGs."""
+    """Registered name (digits, mnist-static, mnist, omniglot, omniglot-substitute), or the path of your .npy, .npz,
+    .amat file or folder of PNGs."""
     data_dir: str | None = None
     """Folder with the files of a registered data set; without it they are downloaded once and cached."""
     binarisation: Literal["dynamic", "static"] = "dynamic"
@@ -142,6 +238,20 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class CellConfig:
+    """The cell of the paper's tables that a run is made for, by the names of ``validation.paper``; or none."""
+
+    table: str = ""
+    row: str = ""
+    column: str = ""
+
+    def __post_init__(self) -> None:
+        named = [name for name in ("table", "row", "column") if getattr(self, name)]
+        if len(named) not in (0, 3):
+            raise ConfigError(f"experiment must name a table, a row and a column; got {', '.join(named)} alone")
+
+
+@dataclass(frozen=True)
 class Config:
     """All of a run but its name and its device."""
 
@@ -152,14 +262,19 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
     """Seed of everything that is drawn: initial weights, batches, noise, chains."""
+    experiment: Annotated[CellConfig, tyro.conf.Suppress] = field(default_factory=CellConfig)
+    """What ``dvaepp.experiment`` made the run for; no hyper-parameter."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must lie in 0..2**63 - 1; got {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, for JSON."""
-        return dataclasses.asdict(self)
+        """Plain nested dictionary, for JSON; without ``experiment`` if the run was made for no cell."""
+        values = dataclasses.asdict(self)
+        if not self.experiment.table:
+            del values["experiment"]
+        return values
 
     def with_evaluation(self, **changes: Any) -> Config:
         """The same configuration with some of the evaluation's settings replaced."""
@@ -175,7 +290,7 @@ class Config:
 
     def differences(self, other: Config) -> list[tuple[str, Any, Any]]:
         """(flag, value here, value there) of every hyper-parameter that differs."""
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        mine, theirs = (_flat(dataclasses.asdict(replace(config, experiment=CellConfig()))) for config in (self, other))
         return [(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]
 
 
@@ -192,6 +307,7 @@ _SECTIONS: dict[str, type] = {
     "optimisation": OptimisationConfig,
     "data": DataConfig,
     "evaluation": EvaluationConfig,
+    "experiment": CellConfig,
 }
 
 
@@ -214,10 +330,17 @@ def _from_dict(cls: type, values: Any, where: str) -> Any:
 
 def _typed(name: str, value: Any, annotation: str) -> Any:
     """The value, an integer widened to float where a float is meant; anything else of the wrong type is refused."""
-    if annotation == "float" and isinstance(value, int) and not isinstance(value, bool):
+    if annotation.startswith("float") and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    accepted: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float,), "str | None": (str, type(None))}
-    if isinstance(value, bool) or not isinstance(value, accepted.get(annotation, (str,))):
+    accepted: dict[str, tuple[type, ...]] = {
+        "int": (int,),
+        "float": (float,),
+        "bool": (bool,),
+        "float | None": (float, type(None)),
+        "str | None": (str, type(None)),
+    }
+    types = accepted.get(annotation, (str,))
+    if (isinstance(value, bool) and bool not in types) or not isinstance(value, types):
         raise ConfigError(f"{name} must be of type {annotation}; got {value!r}")
     return value
 
@@ -271,7 +394,7 @@ def _table2(data: str, groups: int, network: Literal["linear", "nonlinear"]) -> 
         data=DataConfig(data=data),
         evaluation=EvaluationConfig(validate_every=10_000, checkpoint_every=1_000, n_importance=4000),
     )
-    return Preset(config, f"Table 2, {data}: {words}; 1,000,000 iterations as published")
+    return Preset(config, f"as in Table 2, on {data}: {words}; 1,000,000 iterations as published")
 
 
 def _digits() -> Preset:

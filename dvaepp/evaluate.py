@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dvaepp import data
 from dvaepp.backend import AUTO, choose
+from dvaepp.boltzmann import RBM
 from dvaepp.bound import ACTIVE, Likelihood, likelihood_of_all, posterior_base, posterior_means
 from dvaepp.command import choose_device, console, device_name, parse, run
 from dvaepp.config import Config
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     out.print(str(backend))
     seed = config.seed if command.seed is None else command.seed
     record = evaluate(model, dataset, config, device, out, seed, backend.name)
-    record["weights_of_step"] = best["step"]
+    record |= {"weights_of_step": best["step"], "iterations": folder.iterations()}
     path = folder.write_record(record_name(config, seed), record)
     print_result(record, out)
     out.print(f"written to {path}")
@@ -123,16 +124,17 @@ def evaluate(
     valid, test = (
         to_device(dataset.binarised_split(split, config.data.binarisation_seed), device) for split in ("valid", "test")
     )
-    with out.status("log Z by annealed importance sampling, both directions ..."):
-        base = posterior_base(model, valid, noise)
-        log_z = bracket(
-            model.prior,
-            base,
-            settings.ais_temperatures,
-            settings.ais_chains,
-            named_seed(seed, "log Z in test"),
-            backend=backend,
-        )
+    log_z = None
+    if isinstance(model.prior, RBM):
+        with out.status("log Z by annealed importance sampling, both directions ..."):
+            log_z = bracket(
+                model.prior,
+                posterior_base(model, valid, noise),
+                settings.ais_temperatures,
+                settings.ais_chains,
+                named_seed(seed, "log Z in test"),
+                backend=backend,
+            )
     with progress_bar(out) as progress:
         task = progress.add_task(f"test images, {settings.n_importance} samples each", total=len(test), terms="")
         advance = functools.partial(progress.advance, task)
@@ -143,8 +145,7 @@ def evaluate(
         "data": dataset.name,
         "active_units": int((activity > ACTIVE).sum()),
         "latents": model.n_latents,
-        "ais_temperatures": settings.ais_temperatures,
-        "ais_chains": settings.ais_chains,
+        **({} if log_z is None else {"ais_temperatures": settings.ais_temperatures, "ais_chains": settings.ais_chains}),
         "seed": seed,
         "device": device_name(device),
         "backend": backend,
@@ -169,14 +170,17 @@ def progress_bar(out: Console) -> Progress:
     )
 
 
-def summarise(result: Likelihood, log_z: Bracket, n_importance: int) -> dict[str, Any]:
+def summarise(result: Likelihood, log_z: Bracket | None, n_importance: int) -> dict[str, Any]:
     """Means over the test images with standard errors, at the middle of the log Z bracket and at its ends.
 
     The forward estimate errs low and the reverse one high, by equal amounts to first order: their middle is the best
-    single value, and a likelihood at ``high`` is the cautious claim.
+    single value, and a likelihood at ``high`` is the cautious claim. A directed prior has no log Z (None).
     """
     count = len(result.log_marginal)
-    middle = (log_z.lower.log_partition + log_z.upper.log_partition) / 2
+    middle, low, high = 0.0, 0.0, 0.0
+    if log_z is not None:
+        middle = (log_z.lower.log_partition + log_z.upper.log_partition) / 2
+        low, high = log_z.low, log_z.high
 
     def error(values: Tensor) -> float:
         return float(values.std()) / math.sqrt(count) if count > 1 else math.nan
@@ -189,15 +193,17 @@ def summarise(result: Likelihood, log_z: Bracket, n_importance: int) -> dict[str
         "n_importance": n_importance,
         "negative_log_likelihood": middle - log_marginal,
         "negative_log_likelihood_se": error(result.log_marginal),
-        "negative_log_likelihood_low": log_z.low - log_marginal,
-        "negative_log_likelihood_high": log_z.high - log_marginal,
+        "negative_log_likelihood_low": low - log_marginal,
+        "negative_log_likelihood_high": high - log_marginal,
         "elbo": elbo,
         "elbo_se": error(result.log_weight),
         "kl": reconstruction - elbo,
         "kl_se": error(result.reconstruction - result.log_weight),
         "reconstruction": reconstruction,
         "reconstruction_se": error(result.reconstruction),
-        "log_partition": {
+        "log_partition": None
+        if log_z is None
+        else {
             "middle": middle,
             "low": log_z.low,
             "high": log_z.high,
@@ -228,18 +234,14 @@ def print_result(record: dict[str, Any], out: Console) -> None:
             "-log p(x)",
             f"{record['negative_log_likelihood']:.3f}",
             f"{record['negative_log_likelihood_se']:.3f}",
-            f"{record['negative_log_likelihood_low']:.3f} .. {record['negative_log_likelihood_high']:.3f} "
+            "the prior is normalised"
+            if log_z is None
+            else f"{record['negative_log_likelihood_low']:.3f} .. {record['negative_log_likelihood_high']:.3f} "
             "over the log Z bracket",
         ),
         ("ELBO", f"{record['elbo']:.3f}", f"{record['elbo_se']:.3f}", "one sample, binary limit"),
-        ("KL", f"{record['kl']:.3f}", f"{record['kl_se']:.3f}", "of q(z|x) to the RBM prior"),
+        ("KL", f"{record['kl']:.3f}", f"{record['kl_se']:.3f}", "of q(z|x) to the prior"),
         ("reconstruction", f"{record['reconstruction']:.3f}", f"{record['reconstruction_se']:.3f}", "E log p(x|z)"),
-        (
-            "log Z",
-            f"{log_z['middle']:.3f}",
-            "0" if log_z["exact"] else f"{log_z['forward_se']:.3f} / {log_z['reverse_se']:.3f}",
-            "exact, by enumeration" if log_z["exact"] else f"bracket {log_z['low']:.3f} .. {log_z['high']:.3f}",
-        ),
         (
             "active units",
             f"{record['active_units']}",
@@ -247,10 +249,14 @@ def print_result(record: dict[str, Any], out: Console) -> None:
             f"of {record['latents']}: variance of q over images > {ACTIVE}",
         ),
     ]
+    if log_z is not None:
+        errors = "0" if log_z["exact"] else f"{log_z['forward_se']:.3f} / {log_z['reverse_se']:.3f}"
+        note = "exact, by enumeration" if log_z["exact"] else f"bracket {log_z['low']:.3f} .. {log_z['high']:.3f}"
+        rows.insert(-1, ("log Z", f"{log_z['middle']:.3f}", errors, note))
     for row in rows:
         table.add_row(*row)
     out.print(table)
-    if not log_z["consistent"]:
+    if log_z is not None and not log_z["consistent"]:
         out.print(
             "log Z: forward and reverse annealing contradict each other; do not trust the likelihood. "
             "Raise --ais-temperatures.",

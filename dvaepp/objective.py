@@ -1,22 +1,30 @@
-"""The training objective: model, batch and noise in, its terms out. The only place where the terms meet."""
+"""The training objective: model, batch and noise in, its terms out. The only place where the terms meet.
+
+Here are the estimators that differentiate through a smoothed sample; those with binary samples are in
+``dvaepp.score_objective``. With leading axes (see ``dvaepp.replicas``) every term has them, a number for each replica.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from dvaepp.boltzmann import RBM, cross_entropy, entropy
+from dvaepp.directed import DirectedPrior, concrete_kl, joint_kl, marginal_kl
 from dvaepp.models.feedforward import DiscreteVAE, bernoulli_log_prob
-from dvaepp.smoothing import OverlappingExponential, nu
+from dvaepp.smoothing import MixtureSmoothing, Smoothing, nu
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Batch means of the parts of the bound, in nats; scalars.
+    """Batch means of the parts of the bound, in nats, (...): scalars but for leading axes.
 
-    ELBO = log_likelihood - KL,  KL = log Z - entropy + cross_entropy. ``log_partition_surrogate`` has the gradient of
-    log Z but not its value (see ``log_partition_surrogate``).
+    ELBO = log_likelihood - KL,  KL = log Z - entropy + cross_entropy. For an RBM ``log_partition_surrogate`` has the
+    gradient of log Z but not its value (see the function of that name); a directed prior has log Z = 0. Of the marginal
+    KL entropy and cross-entropy are those of zeta, relative to the density r(zeta|0).
     """
 
     log_likelihood: Tensor
@@ -35,22 +43,70 @@ class Terms:
 
 
 def terms(
-    model: DiscreteVAE, x: Tensor, rho: Tensor, smoothing: OverlappingExponential, z1: Tensor, z2: Tensor
+    model: DiscreteVAE,
+    x: Tensor,
+    rho: Tensor,
+    smoothing: Smoothing,
+    z1: Tensor,
+    z2: Tensor,
+    rolfe: bool = False,
 ) -> Terms:
-    """The bound's terms for one batch, by one reparameterised sample for each image.
+    """The bound's terms for one batch with an RBM prior, by one reparameterised sample for each image.
+
+    ``rolfe`` is for a spike-and-exponential smoothing, whose nu is z, a step: see ``spike_nu``.
 
     Source   DVAE++ (arXiv:1802.04920), eq. (6) and the form after it; ``reference.boltzmann_kl.kl``.
-    Shapes   x (B, D) in {0, 1}, rho (B, N) uniform, z1 (L, N/2) and z2 (L, N/2) samples of the prior.
+    Shapes   x (..., B, D) in {0, 1}, rho (..., B, N) uniform, z1 and z2 (..., L, N/2) samples of the prior
     """
+    prior = model.rbm
     draw = model.smoothed_posterior(x, rho, smoothing)
     mu = draw.logit_q.sigmoid()
-    seen = mu if model.n_groups == 1 else nu(smoothing, draw.latents, draw.logit_q)  # one group: mean field
+    seen = mu  # one group: mean field
+    if model.n_groups > 1:
+        seen = spike_nu(*draw) if rolfe else nu(smoothing, *draw)
     # The entropies are torch's own on every backend: for a batch of 100 x 200 those of ``bridge`` take longer on a CPU.
     return Terms(
-        log_likelihood=bernoulli_log_prob(x, model.decode(draw.latents)).mean(),
-        entropy=entropy(draw.logit_q).sum(-1).mean(),
-        cross_entropy=cross_entropy(model.prior, mu, seen, model.n_groups).mean(),
-        log_partition_surrogate=log_partition_surrogate(model.prior, z1, z2),
+        log_likelihood=bernoulli_log_prob(x, model.decode(draw.latents)).mean(-1),
+        entropy=entropy(draw.logit_q).sum(-1).mean(-1),
+        cross_entropy=cross_entropy(prior, mu, seen, model.n_groups).mean(-1),
+        log_partition_surrogate=log_partition_surrogate(prior, z1, z2),
+    )
+
+
+def directed_terms(
+    model: DiscreteVAE,
+    x: Tensor,
+    rho: Tensor,
+    smoothing: Smoothing,
+    marginal: bool = False,
+) -> Terms:
+    """The bound's terms for one batch with a directed prior, by one reparameterised sample for each image.
+
+    Source   DVAE++ (arXiv:1802.04920), eq. (4), or with ``marginal`` eq. (5); ``reference.directed``. For binary
+             Concrete units, which have no r(zeta|z), "joint" is the KL of the binary units (Jang et al. 2016) and
+             "marginal" that of the relaxed ones (Maddison et al. 2016).
+    Shapes   x (..., B, D) in {0, 1}, rho (..., B, N) strictly inside (0, 1)
+    """
+    assert isinstance(model.prior, DirectedPrior)
+    draw = model.smoothed_posterior(x, rho, smoothing)
+    logit_p = model.prior.all_logits([draw.latents[..., group] for group in model.groups])
+    if not marginal:
+        kl = joint_kl(draw.logit_q, logit_p)
+        own = entropy(draw.logit_q.detach())
+    elif not isinstance(smoothing, MixtureSmoothing):
+        kl = concrete_kl(rho, draw.logit_q, logit_p)
+        own = -concrete_kl(rho, draw.logit_q.detach(), torch.zeros_like(draw.logit_q))
+    else:
+        kl = marginal_kl(smoothing, draw.latents, draw.logit_q, logit_p)
+        fair = torch.zeros_like(draw.logit_q)
+        own = -marginal_kl(smoothing, draw.latents.detach(), draw.logit_q.detach(), fair)
+    # The KL comes as one number, without cancellation between its parts; the entropy is only logged.
+    own = own.sum(-1).mean(-1)
+    return Terms(
+        log_likelihood=bernoulli_log_prob(x, model.decode(draw.latents)).mean(-1),
+        entropy=own,
+        cross_entropy=kl.sum(-1).mean(-1) + own,
+        log_partition_surrogate=torch.zeros_like(own),
     )
 
 
@@ -60,8 +116,35 @@ def log_partition_surrogate(prior: RBM, z1: Tensor, z2: Tensor) -> Tensor:
     d log Z/dtheta = E_p[-dE/dtheta].
 
     Source   DVAE++ (arXiv:1802.04920), appendix E.
-    Shapes   z1 (L, N1), z2 (L, N2) samples of the prior, without gradient.
+    Shapes   z1 (..., L, N1), z2 (..., L, N2) samples of the prior, without gradient -> (...)
     """
     z1, z2 = z1.detach(), z2.detach()
     # From the samples' moments: one matrix product, and none in the backward pass.
-    return prior.a1 @ z1.mean(0) + prior.a2 @ z2.mean(0) + (prior.W * (z1.t() @ z2 / len(z1))).sum()
+    products = z1.mT @ z2 / z1.shape[-2]
+    linear = (prior.a1 * z1.mean(-2)).sum(-1) + (prior.a2 * z2.mean(-2)).sum(-1)
+    return linear + (prior.W * products).sum((-2, -1))
+
+
+def spike_nu(zeta: Tensor, logit_q: Tensor) -> Tensor:
+    """nu of a spike-and-exponential smoothing, z = 1[zeta > 0], with the gradient that its step has on average.
+
+    For a loss that is linear in each z_i with slope g_i, d/dlogit_i E[z_i g_i] = E[q_i (1 - z_i) g_i] + what g_i and
+    the rest of the loss owe to zeta_i, which automatic differentiation adds. See
+    ``reference.boltzmann_kl.rolfe_gradient``.
+
+    Shapes   (..., N) each -> (..., N)
+    """
+    return _SpikeNu.apply(zeta, logit_q)
+
+
+class _SpikeNu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, zeta: Tensor, logit_q: Tensor) -> Tensor:
+        z = (zeta > 0).to(logit_q.dtype)
+        ctx.save_for_backward(z, logit_q)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor]:
+        z, logit_q = ctx.saved_tensors
+        return None, upstream * logit_q.sigmoid() * (1 - z)

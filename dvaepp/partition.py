@@ -23,7 +23,8 @@ from reference.vocabulary import RBM as ReferenceRBM
 #: Machines whose smaller side has at most this many units are enumerated: exact, and faster than annealing.
 ENUMERATED = 16
 
-_SNAPSHOTS = 4  # of every tempered chain; see bracket
+#: Snapshots of every tempered chain that reverse annealing starts from; see ``bracket``.
+N_SNAPSHOTS = 4
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,17 @@ def bracket(
     if enumerated is not None:
         return Bracket(enumerated, enumerated)
     lower = forward_estimate(rbm, base, n_temperatures, n_chains, seed, backend)
-    n_tempered = max(2, -(-n_chains // _SNAPSHOTS))
+    n_tempered = max(2, -(-n_chains // N_SNAPSHOTS))
     ladder = tempering.ladder(n_replicas)
-    samples = tempering.run(rbm, ladder, n_tempered, n_rounds, seed, n_snapshots=_SNAPSHOTS, backend=backend)
+    samples = tempering.run(rbm, ladder, n_tempered, n_rounds, seed, n_snapshots=N_SNAPSHOTS, backend=backend)
     inv_temps = torch.linspace(0, 1, n_temperatures + 1, dtype=torch.float64)
-    weights = anneal_reverse(rbm, base, inv_temps, samples.z1, seed, backend).view(_SNAPSHOTS, n_tempered)
-    by_chain = torch.logsumexp(weights, 0) - math.log(_SNAPSHOTS)
-    return Bracket(lower, estimate(by_chain.cpu().numpy(), sign=-1))
+    return Bracket(lower, reverse_estimate(anneal_reverse(rbm, base, inv_temps, samples.z1, seed, backend)))
+
+
+def reverse_estimate(log_weights: Tensor) -> Estimate:
+    """log Z from the weights of reverse annealing that started at ``N_SNAPSHOTS`` snapshots of the same chains.
+
+    Shapes   log_weights (S C,), row s C + c for snapshot s of chain c
+    """
+    by_chain = torch.logsumexp(log_weights.view(N_SNAPSHOTS, -1), 0) - math.log(N_SNAPSHOTS)
+    return estimate(by_chain.cpu().numpy(), sign=-1)

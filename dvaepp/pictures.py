@@ -16,6 +16,7 @@ from dvaepp.boltzmann import RBM
 from dvaepp.bound import ACTIVE, posterior_means
 from dvaepp.data.batches import to_device
 from dvaepp.data.dataset import Dataset
+from dvaepp.directed import DirectedPrior
 from dvaepp.gibbs import PersistentChains
 from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.randomness import generator, named_seed
@@ -38,17 +39,23 @@ def prior_chains(prior: RBM, count: int, seed: int, backend: str) -> PersistentC
 
 
 @torch.no_grad()
-def prior_samples(model: DiscreteVAE, rows: int, columns: int, sweeps: int, seed: int, backend: str) -> Tensor:
-    """Mean images decoded from Gibbs chains of the prior: (rows, columns, D) in [0, 1].
+def prior_states(model: DiscreteVAE, rows: int, columns: int, sweeps: int, seed: int, backend: str) -> Tensor:
+    """Samples of the prior: (rows, columns, N) in {0, 1}.
 
-    Every row is one chain; its columns are ``sweeps`` Gibbs sweeps apart.
+    Of an RBM every row is one chain, its columns ``sweeps`` Gibbs sweeps apart. Those of a directed prior are
+    independent.
     """
+    if isinstance(model.prior, DirectedPrior):
+        device = model.train_mean.device
+        noise = generator(device, seed, "ancestral samples")
+        rho = torch.rand((rows * columns, model.n_latents), generator=noise, device=device)
+        return model.prior.sample(rho).view(rows, columns, -1)
     chains = prior_chains(model.prior, rows, seed, backend)
-    images = []
+    states = []
     for column in range(columns):
         chains.run(model.prior, sweeps if column else 0, backend)
-        images.append(torch.sigmoid(model.decode(chains.states())))
-    return torch.stack(images, dim=1)
+        states.append(chains.states())
+    return torch.stack(states, dim=1)
 
 
 def save_grid(path: Path, images: Tensor, image_shape: tuple[int, int], title: str) -> None:
@@ -88,24 +95,31 @@ def save_learning_curves(path: Path, rows: list[dict[str, Any]]) -> None:
     train = [row for row in rows if "train" in row]
     valid = [row for row in rows if "valid" in row]
     figure = Figure(figsize=(9, 6), layout="constrained")
+    has_log_partition = any("log_partition" in row["train"] for row in train)
     panels = (
         ("-ELBO (nats)", "elbo", -1.0),
         ("reconstruction, -E log p(x|z) (nats)", None, -1.0),
         ("KL to the prior (nats)", "kl", 1.0),
-        ("log Z (nats)", "log_partition", 1.0),
+        ("log Z (nats)", "log_partition", 1.0)
+        if has_log_partition
+        else ("variance of the encoders' gradient, a weight's mean", "gradient_variance", 1.0),
     )
     for axes, (label, key, sign) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         for name, part, style in (("training, smoothed", train, "-"), ("validation, binary", valid, "o-")):
             which = "train" if part is train else "valid"
             name_of = key or ("log_likelihood" if part is train else "reconstruction")
-            values = [sign * row[which][name_of] for row in part]
-            axes.plot([row["step"] for row in part], values, style, markersize=3, linewidth=1, label=name)
+            points = [(row["step"], sign * row[which][name_of]) for row in part if name_of in row[which]]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, markersize=3, linewidth=1, label=name)
         if key == "elbo":
             bound = [-row["valid"]["log_marginal"] for row in valid]
             axes.plot(
                 [row["step"] for row in valid], bound, "s-", markersize=3, linewidth=1, label="-log p, validation"
             )
-        _focus(axes)
+        if key == "gradient_variance":
+            axes.set_yscale("log")
+        else:
+            _focus(axes)
         axes.set_title(label, fontsize=9)
         axes.set_xlabel("iteration", fontsize=8)
         axes.tick_params(labelsize=8)
@@ -123,10 +137,9 @@ def _focus(axes: Any) -> None:
         axes.set_ylim(low - margin, high + margin)
 
 
-def save_prior(path: Path, model: DiscreteVAE) -> None:
-    """Draw the RBM: its couplings W as an image, units sorted by their total coupling, and its biases."""
-    W = model.prior.W.detach().cpu().numpy()
-    a1, a2 = (a.detach().cpu().numpy() for a in (model.prior.a1, model.prior.a2))
+def save_prior(path: Path, prior: RBM) -> None:
+    """Draw an RBM: its couplings W as an image, units sorted by their total coupling, and its biases."""
+    a1, a2, W = (parameter.cpu().numpy() for parameter in prior.detached)
     order1, order2 = np.argsort(-np.abs(W).sum(1)), np.argsort(-np.abs(W).sum(0))
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
@@ -171,14 +184,20 @@ def save_all(
 ) -> list[Path]:
     """Draw every picture of a finished run into its folder and return their paths."""
     folder, noise = run.path, generator(model.train_mean.device, seed, "pictures")
-    names = ("samples", "reconstructions", "learning_curves", "prior", "active_units")
+    names = ["samples", "reconstructions", "learning_curves", "active_units"]
+    title = "samples: independent draws of the prior, decoded"
+    if isinstance(model.prior, RBM):
+        names.insert(3, "prior")
+        title = "samples: each row one Gibbs chain of the prior, 100 sweeps between columns, decoded"
     paths = {name: folder / f"{name}.png" for name in names}
-    images = prior_samples(model, 8, 12, 100, named_seed(seed, "pictures of the prior"), backend)
-    title = "samples: each row one Gibbs chain of the prior, 100 sweeps between columns, decoded"
+    states = prior_states(model, 8, 12, 100, named_seed(seed, "pictures of the prior"), backend)
+    with torch.no_grad():
+        images = torch.sigmoid(model.decode(states.view(-1, model.n_latents))).view(*states.shape[:2], -1)
     save_grid(paths["samples"], images, dataset.image_shape, title)
     save_reconstructions(paths["reconstructions"], model, dataset, binarisation_seed, noise)
     save_learning_curves(paths["learning_curves"], run.read_metrics())
-    save_prior(paths["prior"], model)
+    if isinstance(model.prior, RBM):
+        save_prior(paths["prior"], model.prior)
     save_active_units(paths["active_units"], model, dataset, binarisation_seed, noise)
     return list(paths.values())
 

@@ -5,6 +5,7 @@ environment.json         versions, device, git revision, command line
 metrics.jsonl            one row per log interval and validation
 tensorboard/             the same as curves
 checkpoint.safetensors   everything to go on from: weights, chains, optimiser, generator, running sums
+next.safetensors         the next checkpoint, while those of runs that are trained as one are being written
 best.safetensors         weights of the best validation
 evaluation-K*.json       test results by K importance samples
 *.png                    pictures
@@ -42,6 +43,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoint = path / "checkpoint.safetensors"
+        self.next_checkpoint = path / "next.safetensors"
         self.best = path / "best.safetensors"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
@@ -57,8 +59,7 @@ class RunFolder:
 
         Raises   RunError if it exists or cannot be written; what was begun in vain is removed again.
         """
-        if path.exists():
-            raise RunError(f"run folder {path} exists; choose another --out, or go on with --resume {path}")
+        cls.refuse_existing(path)
         part = path.with_name(f".{path.name}.part{os.getpid()}")
         try:
             part.mkdir(parents=True)
@@ -74,6 +75,12 @@ class RunFolder:
             shutil.rmtree(part, ignore_errors=True)
             raise
         return cls(path)
+
+    @staticmethod
+    def refuse_existing(path: Path) -> None:
+        """Raise RunError if something is there already."""
+        if path.exists():
+            raise RunError(f"run folder {path} exists; choose another --out, or go on with --resume {path}")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -115,6 +122,13 @@ class RunFolder:
             reason = error if isinstance(error, ConfigError) else str(error).splitlines()[0]
             raise RunError(f"{self._config}: {reason}") from error
 
+    def take_next_checkpoint(self) -> None:
+        """Put the next checkpoint, complete by now, in the place of the last one."""
+        try:
+            self.next_checkpoint.replace(self.checkpoint)
+        except OSError as error:
+            raise RunError(f"cannot write {self.checkpoint}: {error.strerror or error}") from error
+
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add one row of metrics."""
         with self.metrics.open("a", encoding="utf-8") as file:
@@ -131,6 +145,11 @@ class RunFolder:
             except json.JSONDecodeError:
                 break
         return rows
+
+    def iterations(self) -> int | None:
+        """Iterations done, by the last row of metrics; None if there is none."""
+        rows = self.read_metrics()
+        return rows[-1]["step"] if rows else None
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the rows of iterations after ``step``: they will be run, and written, again."""

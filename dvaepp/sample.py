@@ -18,10 +18,11 @@ import tyro
 
 from dvaepp.atomic import temporary
 from dvaepp.backend import AUTO, choose
+from dvaepp.boltzmann import RBM
 from dvaepp.command import choose_device, console, parse, run
 from dvaepp.errors import ConfigError
 from dvaepp.evaluate import load_data
-from dvaepp.pictures import prior_chains, save_grid
+from dvaepp.pictures import prior_chains, prior_states, save_grid
 from dvaepp.randomness import generator, named_seed
 from dvaepp.run_folder import RunFolder
 from dvaepp.trainer import load_best
@@ -31,7 +32,7 @@ PROG = "sample"
 
 @dataclass(frozen=True)
 class Command:
-    """Draw images from a trained model: z from its prior by Gibbs sampling, then x ~ p(x|z)."""
+    """Draw images from a trained model: z from its prior, of an RBM by Gibbs sampling, then x ~ p(x|z)."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, as written by python -m dvaepp.train."""
@@ -40,7 +41,7 @@ class Command:
     columns: int = 8
     """Images in a row: the mean of p(x|z), then draws from it."""
     sweeps: int = 1000
-    """Gibbs sweeps of every chain after its start by parallel tempering."""
+    """Gibbs sweeps of every chain of an RBM after its start by parallel tempering."""
     out: Path | None = None
     """Picture to write (.png); by default samples-SEED.png in the run folder. The numbers go to .npz beside it."""
     seed: int = 0
@@ -83,9 +84,13 @@ def main(arguments: Sequence[str]) -> int:
     out = console()
     out.print(str(backend))
     with out.status("sampling the prior ..."), torch.no_grad():
-        chains = prior_chains(model.prior, command.rows, named_seed(command.seed, "prior samples"), backend.name)
-        chains.run(model.prior, command.sweeps, backend.name)
-        z = chains.states()
+        seed = named_seed(command.seed, "prior samples")
+        if isinstance(model.prior, RBM):
+            chains = prior_chains(model.prior, command.rows, seed, backend.name)
+            chains.run(model.prior, command.sweeps, backend.name)
+            z = chains.states()
+        else:
+            z = prior_states(model, command.rows, 1, 0, seed, backend.name)[:, 0]
         means = torch.sigmoid(model.decode(z))
         draws = means[:, None].expand(-1, command.columns - 1, -1)
         draws = (torch.rand(draws.shape, generator=noise, device=device) < draws).float()

@@ -71,10 +71,7 @@ def run(
     n_accepted = torch.zeros(len(inv_temps) - 1, dtype=torch.int64, device=rbm.W.device)
     snapshots: list[tuple[Tensor, Tensor]] = []
     for n in (n_rounds, *[spacing] * (n_snapshots - 1)):
-        if backend == TORCH:
-            replicas = _rounds(rbm, inv_temps, n_chains, n, seed, first_round, z1)
-        else:
-            replicas = bridge.tempering(rbm.detached, inv_temps, n_chains, n, seed, first_round, z1, backend)
+        replicas = rounds(rbm, inv_temps, n_chains, n, seed, first_round, z1, backend)
         first_round, z1 = first_round + n, replicas.z1
         n_accepted += replicas.n_accepted
         snapshots.append((replicas.z1[-n_chains:], replicas.z2[-n_chains:]))
@@ -86,13 +83,27 @@ def run(
     )
 
 
-def _rounds(
-    rbm: RBM, inv_temps: Tensor, n_chains: int, n_rounds: int, seed: int, first_round: int, z1: Tensor | None
+@torch.no_grad()
+def rounds(
+    rbm: RBM,
+    inv_temps: Tensor,
+    n_chains: int,
+    n_rounds: int,
+    seed: int,
+    first_round: int = 0,
+    z1: Tensor | None = None,
+    backend: str = TORCH,
 ) -> Replicas:
-    """Rounds of all replicas from z1, or from coins, by torch; twin of ``reference.tempering.replica_rounds``.
+    """Rounds of all replicas from z1, or from coins; see ``reference.tempering.replica_rounds``.
 
-    The numbers of a round are torch's own, addressed by (seed, round): see ``AddressedUniforms``.
+    Going on from round a with its z1 gives bit for bit what one call gives. The numbers of torch's rounds are its own,
+    addressed by (seed, round): see ``AddressedUniforms``.
+
+    Shapes   inv_temps (R,), z1 (R C, N1) or None -> z1 (R C, N1), z2 (R C, N2), n_accepted (R - 1,); row r C + c is
+             replica r of chain c
     """
+    if backend != TORCH:
+        return bridge.tempering(rbm.detached, inv_temps, n_chains, n_rounds, seed, first_round, z1, backend)
     device, dtype, n_replicas = rbm.W.device, rbm.W.dtype, len(inv_temps)
     inv_temps = inv_temps.to(device, dtype)
     row_inv_temp = inv_temps.repeat_interleave(n_chains)[:, None]

@@ -1,8 +1,12 @@
-"""Training: one iteration, validation, and everything a run must remember to go on exactly where it stopped."""
+"""Training: one iteration, validation, and everything a run must remember to go on exactly where it stopped.
+
+Several configurations that differ only in ``REPLICAS_MAY_DIFFER_IN`` are trained as one batched model: see
+``dvaepp.replicas``. Each keeps its own batches, noise, chains, optimiser and run folder, all as if it were alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -10,20 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvaepp import objective
+from dvaepp import objective, replicas, samplers
 from dvaepp.backend import TORCH
+from dvaepp.boltzmann import RBM
 from dvaepp.bound import likelihood_of_all, posterior_base
-from dvaepp.checkpoint import load, load_into, load_optimiser, optimiser_tensors, save
-from dvaepp.config import Config
+from dvaepp.checkpoint import load, load_into, load_optimiser, optimiser_tensors, save, state_of
+from dvaepp.config import SMOOTHED, Config
+from dvaepp.control_variates import ControlVariates
 from dvaepp.data.batches import TrainingImages, to_device
 from dvaepp.data.dataset import Dataset
 from dvaepp.errors import ConfigError, NonFiniteError, RunError
-from dvaepp.gibbs import PersistentChains
 from dvaepp.models.feedforward import DiscreteVAE
+from dvaepp.objective import Terms
 from dvaepp.partition import Base, forward_estimate
 from dvaepp.randomness import generator, named_seed
 from dvaepp.run_folder import RunFolder
-from dvaepp.smoothing import OverlappingExponential
+from dvaepp.samplers import Sampler
+from dvaepp.score_objective import noise_shape, score_step
+from dvaepp.smoothing import Smoothing, create
+from reference.boltzmann_kl import group_slices
 from reference.vocabulary import DomainError
 
 _TERMS = tuple(field.name for field in fields(objective.Terms))
@@ -34,11 +43,16 @@ _QUICK = (100, 128)
 _VALIDATION = (300, 256)
 #: Iterations between looks for non-finite terms where looking means waiting for the device.
 _CHECK_EVERY_ON_DEVICE = 50
+#: Uniform noise is kept off 0, where logits are infinite: torch's float32 numbers are multiples of 2^-24.
+_SMALLEST_UNIFORM = 2.0**-25
+
+#: What batched runs may differ in: everything else shapes the model or the course of an iteration.
+REPLICAS_MAY_DIFFER_IN = ("seed", "learning_rate", "beta", "beta_end")
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Binary-limit results on the validation images, in nats; log Z by quick forward annealing."""
+    """Binary-limit results on the validation images, in nats; log Z by quick forward annealing, 0 if there is none."""
 
     log_marginal: float
     elbo: float
@@ -48,186 +62,426 @@ class Validation:
     log_partition_se: float
 
 
-class Trainer:
-    """A model being trained; all its state is in ``save`` and ``restore``."""
+class _Run:
+    """What one of the runs has for itself: its batches, noise, prior samples, optimisers and best validation."""
 
-    def __init__(self, config: Config, dataset: Dataset, device: torch.device, backend: str = TORCH) -> None:
-        self.config, self.device, self.backend = config, device, backend
+    def __init__(self, config: Config, images: TrainingImages, device: torch.device, backend: str) -> None:
+        self.config, self.images = config, images
+        self.generator = generator(device, config.seed, "training")
+        self.sampler: Sampler | None = None
+        if config.model.prior == "rbm":
+            n_side = config.model.latents // 2
+            prior, seed = config.prior, named_seed(config.seed, "chains")
+            self.sampler = samplers.create(prior.sampler, prior.chains, prior.sweeps, n_side, n_side, seed, backend)
+            self.sampler.to(device)
+        self.best: dict[str, Any] | None = None
+
+    def optimise(self, leaves: Mapping[str, Tensor], controls: Mapping[str, Tensor]) -> None:
+        """Make the optimisers of the run's share of the model's parameters and of the control variates'."""
+        settings = self.config.optimisation
+        decayed = [tensor for tensor in leaves.values() if tensor.ndim > 1]
+        others = [tensor for tensor in leaves.values() if tensor.ndim <= 1]
+        self.leaves = leaves
+        self.optimiser = torch.optim.Adam(
+            [
+                {"params": decayed, "weight_decay": settings.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=(0.9, settings.adam_beta2),
+            eps=settings.adam_epsilon,
+            fused=True,
+        )
+        self.control_optimiser: torch.optim.Optimizer | None = None
+        if controls:
+            self.control_optimiser = torch.optim.Adam(
+                list(controls.values()), lr=settings.learning_rate, betas=(0.9, settings.adam_beta2), fused=True
+            )
+
+    def set_rate(self, step: int) -> None:
+        """Give the optimisers the learning rate of the step after ``step`` finished ones."""
+        rate = self.config.optimisation.learning_rate_at(step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        if self.control_optimiser is not None:
+            for group in self.control_optimiser.param_groups:
+                group["lr"] = rate * self.config.optimisation.control_rate
+
+    def gradient_variance(self) -> float:
+        """Mean variance of the entries of the encoders' gradient, over batches and noise, from Adam's averages.
+
+        m averages the gradient with weights (1 - b) b^k, so E[m^2] = mean^2 + variance (1 - b)/(1 + b), and v averages
+        its square: variance = (v - m^2) (1 + b)/(2 b), both corrected for their start. It looks back some 1/(1 - beta2)
+        steps, over which the gradient's mean is taken as constant.
+        """
+        total, count = 0.0, 0
+        for name, leaf in self.leaves.items():
+            state = self.optimiser.state.get(leaf)
+            if name.startswith("encoders.") and state:
+                b1, b2 = self.optimiser.defaults["betas"]
+                n = float(state["step"])
+                mean, square = state["exp_avg"] / (1 - b1**n), state["exp_avg_sq"] / (1 - b2**n)
+                total += float((square - mean * mean).sum(dtype=torch.float64)) * (1 + b1) / (2 * b1)
+                count += leaf.numel()
+        return max(0.0, total / count) if count else 0.0
+
+
+class Trainer:
+    """A model being trained, or several as one; all its state is in ``save`` and ``restore``.
+
+    Raises   ConfigError for configurations that cannot be trained as one.
+    """
+
+    def __init__(
+        self, configs: Config | Sequence[Config], dataset: Dataset, device: torch.device, backend: str = TORCH
+    ) -> None:
+        self.configs = (configs,) if isinstance(configs, Config) else tuple(configs)
+        check_replicas(self.configs)
+        self.config = config = self.configs[0]  # whatever they share
+        self.device, self.backend = device, backend
         self.data_digest = dataset.digest
         batch_size, n_images = config.optimisation.batch_size, len(dataset.train)
         if batch_size > n_images:
             raise ConfigError(f"batch_size must not exceed the {n_images} training images; got {batch_size}")
-        self.images = TrainingImages(dataset, device, config.seed)
+        images = TrainingImages(dataset, device, config.seed)
         self.valid = to_device(dataset.binarised_split("valid", config.data.binarisation_seed), device)
-        self.model = build_model(config, dataset.train.shape[1]).to(device)
-        self.model.initialise(self.images.mean())
-        self.generator = generator(device, config.seed, "training")
-        n_side = config.model.latents // 2
-        chains_seed = named_seed(config.seed, "chains")
-        self.chains = PersistentChains(config.prior.chains, n_side, n_side, chains_seed).to(device)
-        self.optimiser = _adam(self.model, config)
-        self.smoothing = OverlappingExponential(config.model.beta, backend)
+        self.runs = [_Run(own, images.reseeded(own.seed), device, backend) for own in self.configs]
+        n_pixels = dataset.train.shape[1]
+        models = [build_model(own, n_pixels) for own in self.configs]
+        for model in models:
+            model.initialise(images.mean().cpu())
+        self.model = replicas.stack(models).to(device)
+        self.controls = replicas.stack([_build_controls(own, n_pixels) for own in self.configs]).to(device)
+        self._leaves = replicas.Leaves(self.model, self.n_replicas)
+        self._control_leaves = replicas.Leaves(self.controls, self.n_replicas)
+        for run, leaves, controls in zip(self.runs, self._leaves.of, self._control_leaves.of, strict=True):
+            run.optimise(leaves, controls)
+        self._machines = self._own_machines()
         self.step = 0
         self.seconds = 0.0
-        self.best: dict[str, Any] | None = None
-        self._sums = torch.zeros(len(_TERMS), dtype=torch.float64, device=device)
+        self._sums = torch.zeros((len(_TERMS), self.n_replicas), dtype=torch.float64, device=device)
         self._count = 0
-        self._first_bad = torch.full((len(_TERMS),), -1, dtype=torch.int64, device=device)
+        self._first_bad = torch.full((len(_TERMS), self.n_replicas), -1, dtype=torch.int64, device=device)
+
+    @property
+    def n_replicas(self) -> int:
+        """How many runs are trained as one."""
+        return len(self.configs)
 
     @property
     def finished(self) -> bool:
         """Whether all iterations are done."""
         return self.step >= self.config.optimisation.iterations
 
+    def model_of(self, index: int) -> DiscreteVAE:
+        """The model of one of the runs: a copy, if there are several."""
+        return self.model if self.n_replicas == 1 else replicas.replica(self.model, index)
+
     def iterate(self) -> None:
-        """One iteration: advance the chains, draw a batch, follow the gradient.
+        """One iteration: advance the prior's samplers, draw a batch, follow the gradient.
 
         Raises   NonFiniteError when a term of the objective is NaN or infinite.
         """
-        optimisation, prior = self.config.optimisation, self.model.prior
-        for group in self.optimiser.param_groups:
-            group["lr"] = optimisation.learning_rate_at(self.step)
-        x = self.images.batch(self.step, optimisation.batch_size, self.generator)
-        rho = torch.rand((len(x), self.model.n_latents), generator=self.generator, device=self.device)
+        optimisation = self.config.optimisation
+        for run in self.runs:
+            run.set_rate(self.step)
+        x = self._together([run.images.batch(self.step, optimisation.batch_size, run.generator) for run in self.runs])
+        noise = self._together([self._noise(run, x.shape[-2]) for run in self.runs])
         try:
-            self.chains.run(prior, self.config.prior.sweeps, self.backend)
-            terms = objective.terms(self.model, x, rho, self.smoothing, self.chains.z1, self.chains.z2)
+            terms, loss, control_loss = self._objective(x, noise, optimisation.kl_weight_at(self.step))
         except DomainError as error:  # from a backend that looks at what it is given: the last update was too large
             raise NonFiniteError(f"the model became NaN or infinite at iteration {self.step + 1}: {error}") from error
         with torch.no_grad():
-            values = torch.stack(list(terms.named().values())).double()
+            values = torch.stack(list(terms.named().values())).double().view(len(_TERMS), -1)
             bad = ~values.isfinite() & (self._first_bad < 0)
             self._first_bad[bad] = self.step + 1
         if self.device.type == "cpu" or (self.step + 1) % _CHECK_EVERY_ON_DEVICE == 0:
             self.check_finite()
-        self.optimiser.zero_grad(set_to_none=True)
-        terms.loss(optimisation.kl_weight_at(self.step)).backward()
-        self.optimiser.step()
+        self._leaves.zero_grad()
+        if control_loss is not None:
+            parameters = list(self.controls.parameters())
+            self._control_leaves.set_grad(torch.autograd.grad(control_loss.sum(), parameters, retain_graph=True))
+        loss.sum().backward()
+        for run in self.runs:
+            run.optimiser.step()
+            if run.control_optimiser is not None and control_loss is not None:
+                run.control_optimiser.step()
         self._sums += values
         self._count += 1
         self.step += 1
 
+    def _objective(self, x: Tensor, noise: Tensor, kl_weight: float) -> tuple[Terms, Tensor, Tensor | None]:
+        """Terms, loss and loss of the control variates for one batch; the prior's samplers move on."""
+        settings, model = self.config.model, self.model
+        smoothed = settings.estimator in SMOOTHED
+        if settings.prior == "directed" and smoothed:
+            terms = objective.directed_terms(model, x, noise, self._smoothing(), settings.estimator == "marginal")
+            return terms, terms.loss(kl_weight), None
+        if smoothed:
+            z1, z2 = self._prior_samples()
+            terms = objective.terms(model, x, noise, self._smoothing(), z1, z2, settings.estimator == "rolfe")
+            return terms, terms.loss(kl_weight), None
+        step = score_step(model, x, noise, settings.estimator, self.controls, kl_weight, settings.n_samples)
+        if settings.prior == "directed":
+            return step.terms, step.loss, step.control_loss
+        surrogate = objective.log_partition_surrogate(model.rbm, *self._prior_samples())
+        terms = Terms(**{**step.terms.named(), "log_partition_surrogate": surrogate})
+        return terms, step.loss + kl_weight * surrogate, step.control_loss
+
+    def _smoothing(self) -> Smoothing:
+        """The smoothing at this iteration's sharpness; where replicas differ in it, by torch: kernels take but one."""
+        done = self.step / self.config.optimisation.iterations
+        kind, betas = self.config.model.smoothing, [own.model.beta_at(done) for own in self.configs]
+        if len(set(betas)) == 1:
+            return create(kind, betas[0], self.backend)
+        return create(kind, torch.tensor(betas, dtype=torch.float64, device=self.device)[:, None, None])
+
+    def _prior_samples(self) -> tuple[Tensor, Tensor]:
+        """The samplers' next states, (..., L, N1) and (..., L, N2)."""
+        drawn = []
+        for run, machine in zip(self.runs, self._machines, strict=True):
+            assert run.sampler is not None
+            drawn.append(run.sampler.sample(machine))
+        return self._together([z1 for z1, _ in drawn]), self._together([z2 for _, z2 in drawn])
+
+    def _noise(self, run: _Run, n_rows: int) -> Tensor:
+        settings = self.config.model
+        shape: tuple[int, ...] = (n_rows, settings.latents)
+        if settings.estimator not in SMOOTHED:
+            shape = noise_shape(settings.estimator, n_rows, settings.latents, settings.n_samples)
+        noise = torch.rand(shape, generator=run.generator, device=self.device)
+        return noise.clamp_min_(_SMALLEST_UNIFORM)
+
+    def _together(self, parts: Sequence[Tensor]) -> Tensor:
+        """One tensor for all runs: (..., B, N) each -> (..., R, B, N), or that of the only run."""
+        return parts[0] if len(parts) == 1 else torch.stack(list(parts), dim=-3)
+
+    def _own_machines(self) -> list[RBM]:
+        """The RBM of each run, on the memory of the batched one."""
+        if self.config.model.prior != "rbm":
+            return []
+        prior = self.model.rbm
+        if self.n_replicas == 1:
+            return [prior]
+        return [RBM.of(*(parameter[r] for parameter in prior.detached)) for r in range(self.n_replicas)]
+
     def check_finite(self) -> None:
         """Raise NonFiniteError if any term so far was NaN or infinite."""
-        first = self._first_bad.tolist()
-        found = [(step, name) for step, name in zip(first, _TERMS, strict=True) if step > 0]
+        found = [
+            (step, name, own.seed)
+            for name, row in zip(_TERMS, self._first_bad.tolist(), strict=True)
+            for own, step in zip(self.configs, row, strict=True)
+            if step > 0
+        ]
         if found:
-            step, name = min(found)
-            raise NonFiniteError(f"the term {name} became NaN or infinite at iteration {step}")
+            step, name, seed = min(found)
+            raise NonFiniteError(f"the term {name} became NaN or infinite at iteration {step}{self._which(seed)}")
 
     def _check_weights(self) -> None:
         for name, parameter in self.model.named_parameters():
             if not parameter.isfinite().all():
                 raise NonFiniteError(f"the weights {name} became NaN or infinite at iteration {self.step}")
 
-    def drain_terms(self) -> dict[str, float]:
-        """Means of the training terms since the last call, in nats, with log Z by quick annealing at their end.
+    def _which(self, seed: int) -> str:
+        return f" (replica of seed {seed})" if self.n_replicas > 1 else ""
+
+    def drain_terms(self) -> list[dict[str, float]]:
+        """Means of each run's training terms since the last call, in nats, with log Z by quick annealing at their end.
 
         While the terms are averaged the energy's level moves, and log Z with it. What hardly moves is the prior's
         entropy, log Z + E_p[E]; so KL = (cross_entropy - E_p[E]) - entropy + prior's entropy, the bracket averaged and
-        the prior's entropy taken at the end. E_p[E] is the mean over the persistent chains.
+        the prior's entropy taken at the end. E_p[E] is the mean over the sampler's last states.
         """
         self.check_finite()
         self._check_weights()
-        means = dict(zip(_TERMS, (self._sums / max(1, self._count)).tolist(), strict=True))
+        averages = (self._sums / max(1, self._count)).T.tolist()
         self._sums.zero_()
         self._count = 0
-        prior, chains = self.model.prior, self.chains
-        base = Base.fitted(torch.cat([chains.z1.mean(0), chains.z2.mean(0)]), prior.n1)
-        seed = named_seed(self.config.seed, f"log Z at {self.step}")
-        log_z = forward_estimate(prior, base, *_QUICK, seed, self.backend).log_partition
-        with torch.no_grad():
-            prior_entropy = log_z - float(objective.log_partition_surrogate(prior, chains.z1, chains.z2))
-        surrogate = means.pop("log_partition_surrogate")
-        kl = means["cross_entropy"] + surrogate - means["entropy"] + prior_entropy
-        return {
-            "elbo": means["log_likelihood"] - kl,
-            "kl": kl,
-            **means,
-            "log_partition": log_z,
-            "kl_weight": self.config.optimisation.kl_weight_at(self.step),
-            "learning_rate": self.config.optimisation.learning_rate_at(self.step),
-        }
+        rows = []
+        for index, run in enumerate(self.runs):
+            means = dict(zip(_TERMS, averages[index], strict=True))
+            surrogate = means.pop("log_partition_surrogate")
+            kl, log_z = means["cross_entropy"] - means["entropy"], None
+            if run.sampler is not None:
+                log_z, prior_entropy = self._prior_entropy(run, self._machines[index])
+                kl += surrogate + prior_entropy
+            settings = run.config.optimisation
+            rows.append(
+                {
+                    "elbo": means["log_likelihood"] - kl,
+                    "kl": kl,
+                    **means,
+                    **({} if log_z is None else {"log_partition": log_z}),
+                    "gradient_variance": run.gradient_variance(),
+                    "kl_weight": settings.kl_weight_at(self.step),
+                    "learning_rate": settings.learning_rate_at(self.step),
+                }
+            )
+        return rows
 
-    def validate(self) -> Validation:
-        """Evaluate the current weights on the validation images; the noise depends on the seed alone."""
-        noise = generator(self.device, self.config.seed, "validation")
-        self.model.eval()
-        prior = self.model.prior
-        base = posterior_base(self.model, self.valid, noise)
-        seed = named_seed(self.config.seed, "log Z in validation")
-        log_z = forward_estimate(prior, base, *_VALIDATION, seed, self.backend)
-        result = likelihood_of_all(self.model, self.valid, self.config.evaluation.valid_importance, noise)
-        self.model.train()
-        elbo = float(result.log_weight.mean()) - log_z.log_partition
+    def _prior_entropy(self, run: _Run, machine: RBM) -> tuple[float, float]:
+        """log Z by quick annealing and the prior's entropy by the sampler's last states, in nats."""
+        assert run.sampler is not None
+        z1, z2 = run.sampler.z1, run.sampler.z2
+        base = Base.fitted(torch.cat([z1.mean(0), z2.mean(0)]), machine.n1)
+        seed = named_seed(run.config.seed, f"log Z at {self.step}")
+        log_z = forward_estimate(machine, base, *_QUICK, seed, self.backend).log_partition
+        with torch.no_grad():
+            return log_z, log_z - float(objective.log_partition_surrogate(machine, z1, z2))
+
+    def validate(self) -> list[Validation]:
+        """Evaluate each run's current weights on the validation images; the noise depends on the run's seed alone."""
+        return [self._validate(self.model_of(index), run.config) for index, run in enumerate(self.runs)]
+
+    def _validate(self, model: DiscreteVAE, config: Config) -> Validation:
+        noise = generator(self.device, config.seed, "validation")
+        model.eval()
+        log_z, log_z_se = 0.0, 0.0
+        if isinstance(model.prior, RBM):
+            base = posterior_base(model, self.valid, noise)
+            seed = named_seed(config.seed, "log Z in validation")
+            estimate = forward_estimate(model.prior, base, *_VALIDATION, seed, self.backend)
+            log_z, log_z_se = estimate.log_partition, estimate.standard_error
+        result = likelihood_of_all(model, self.valid, config.evaluation.valid_importance, noise)
+        model.train()
+        elbo = float(result.log_weight.mean()) - log_z
         reconstruction = float(result.reconstruction.mean())
         validation = Validation(
-            log_marginal=float(result.log_marginal.mean()) - log_z.log_partition,
+            log_marginal=float(result.log_marginal.mean()) - log_z,
             elbo=elbo,
             reconstruction=reconstruction,
             kl=reconstruction - elbo,
-            log_partition=log_z.log_partition,
-            log_partition_se=log_z.standard_error,
+            log_partition=log_z,
+            log_partition_se=log_z_se,
         )
         for name, value in asdict(validation).items():
             if not np.isfinite(value):
                 raise NonFiniteError(f"the validation's {name} became NaN or infinite at iteration {self.step}")
         return validation
 
-    def save(self, run: RunFolder) -> None:
-        """Write the checkpoint.
+    def save(self, folders: Sequence[RunFolder]) -> None:
+        """Write each run's checkpoint, as if it were alone. Either all of them are replaced, or none.
 
         Raises   NonFiniteError rather than overwrite a good checkpoint by a bad one; RunError if it cannot be written.
         """
         self.check_finite()
         self._check_weights()
+        if self.n_replicas == 1:
+            save(folders[0].checkpoint, *self._checkpoint(0))
+            return
+        for index, folder in enumerate(folders):
+            save(folder.next_checkpoint, *self._checkpoint(index))
+        for folder in folders:
+            folder.take_next_checkpoint()
+
+    def save_one(self, index: int, folder: RunFolder) -> None:
+        """Write the checkpoint of one of the runs.
+
+        Raises   RunError if it cannot be written.
+        """
+        save(folder.checkpoint, *self._checkpoint(index))
+
+    def _checkpoint(self, index: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and facts of one of the runs, as ``checkpoint.save`` takes them."""
+        run = self.runs[index]
+        model, controls = self._states(index)
         tensors = {
-            **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
-            **{f"chains.{name}": tensor for name, tensor in self.chains.state_dict().items()},
-            **optimiser_tensors(self.optimiser, "optimiser."),
-            "generator": self.generator.get_state(),
-            "sums": self._sums,
+            **{f"model.{name}": tensor for name, tensor in model.items()},
+            **{f"controls.{name}": tensor for name, tensor in controls.items()},
+            **optimiser_tensors(run.optimiser, "optimiser."),
+            "generator": run.generator.get_state(),
+            "sums": self._sums[:, index],
         }
+        if run.sampler is not None:
+            tensors |= {f"chains.{name}": tensor for name, tensor in run.sampler.state_dict().items()}
+        if run.control_optimiser is not None:
+            tensors |= optimiser_tensors(run.control_optimiser, "control_optimiser.")
         facts = {
             "step": self.step,
             "count": self._count,
             "seconds": self.seconds,
-            "best": self.best,
+            "best": run.best,
             "device": self.device.type,
             "backend": self.backend,
-            "config": self.config.to_dict(),
+            "config": run.config.to_dict(),
             "data_digest": self.data_digest,
         }
-        save(run.checkpoint, tensors, facts)
+        return tensors, facts
 
-    def restore(self, run: RunFolder, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Go back to the run's checkpoint, as ``checkpoint.load`` has read it.
+    def restore(self, folders: Sequence[RunFolder], loaded: Sequence[tuple[dict[str, Tensor], dict[str, Any]]]) -> None:
+        """Go back to the runs' checkpoints, as ``checkpoint.load`` has read them.
 
-        Raises   RunError if it is of another configuration or other images.
+        Raises   RunError if one is of another configuration or other images, or they are not of one iteration.
         """
-        _check_same(run, self.config, self.data_digest, facts)
-        load_into(self.model, tensors, "model.", run.checkpoint)
-        # Checkpoints from before backends have chains, but not their step: any will do that has not been used.
-        sweeps_done = torch.tensor(facts["step"] * self.config.prior.sweeps)
-        load_into(self.chains, {"chains.step": sweeps_done, **tensors}, "chains.", run.checkpoint)
-        load_optimiser(self.optimiser, tensors, "optimiser.")
-        if facts["device"] == self.device.type:  # a CPU's generator state means nothing to a GPU's, and vice versa
-            self.generator.set_state(tensors["generator"])
-        else:
-            self.generator = generator(self.device, self.config.seed, f"training from {facts['step']}")
-        self._sums.copy_(tensors["sums"])
+        steps = [facts["step"] for _, facts in loaded]
+        if len(set(steps)) > 1:
+            raise RunError(
+                f"{folders[0].path.parent}: its runs are trained as one and must stand at one iteration; they stand at "
+                f"{', '.join(map(str, steps))}: resume each alone"
+            )
+        models, controls = [], []
+        for index, (folder, (tensors, facts)) in enumerate(zip(folders, loaded, strict=True)):
+            run = self.runs[index]
+            _check_same(folder, run.config, self.data_digest, facts)
+            where = folder.checkpoint
+            own_model, own_controls = self._states(index)
+            models.append(state_of(own_model, tensors, "model.", where))
+            controls.append(state_of(own_controls, tensors, "controls.", where))
+            if run.sampler is not None:
+                # Checkpoints from before backends have chains, but not their step: any not used yet will do.
+                sweeps_done = torch.tensor(facts["step"] * run.config.prior.sweeps)
+                load_into(run.sampler, {"chains.step": sweeps_done, **tensors}, "chains.", where)
+            load_optimiser(run.optimiser, tensors, "optimiser.")
+            if run.control_optimiser is not None:
+                load_optimiser(run.control_optimiser, tensors, "control_optimiser.")
+            if facts["device"] == self.device.type:  # a CPU's generator state means nothing to a GPU's, and vice versa
+                run.generator.set_state(tensors["generator"])
+            else:
+                run.generator = generator(self.device, run.config.seed, f"training from {facts['step']}")
+            self._sums[:, index] = tensors["sums"].to(self.device)
+            run.best = facts["best"]
+        replicas.load_states(self.model, models)
+        replicas.load_states(self.controls, controls)
+        facts = loaded[0][1]
         self._count, self.step = facts["count"], facts["step"]
-        self.seconds, self.best = facts["seconds"], facts["best"]
+        self.seconds = max(facts["seconds"] for _, facts in loaded)
 
-    def save_best(self, run: RunFolder, validation: Validation) -> bool:
-        """Keep the current weights if no validation was better so far; says whether it did."""
-        if self.best is not None and validation.log_marginal <= self.best["log_marginal"]:
-            return False
-        self._check_weights()
-        self.best = {"step": self.step, **asdict(validation)}
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        save(run.best, tensors, {**self.best, "config": self.config.to_dict(), "data_digest": self.data_digest})
-        return True
+    def _states(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        models = replicas.states_of(self.model, self.n_replicas)
+        return models[index], replicas.states_of(self.controls, self.n_replicas)[index]
+
+    def save_best(self, folders: Sequence[RunFolder], validations: Sequence[Validation]) -> list[bool]:
+        """Keep each run's current weights if no validation of its was better so far; says which were kept."""
+        states = replicas.states_of(self.model, self.n_replicas)
+        better = []
+        for run, folder, validation, state in zip(self.runs, folders, validations, states, strict=True):
+            if run.best is not None and validation.log_marginal <= run.best["log_marginal"]:
+                better.append(False)
+                continue
+            self._check_weights()
+            run.best = {"step": self.step, **asdict(validation)}
+            tensors = {f"model.{name}": tensor for name, tensor in state.items()}
+            save(folder.best, tensors, {**run.best, "config": run.config.to_dict(), "data_digest": self.data_digest})
+            better.append(True)
+        return better
+
+
+def check_replicas(configs: Sequence[Config]) -> None:
+    """Raise ConfigError unless the configurations can be trained as one model."""
+    if not configs:
+        raise ConfigError("replicas must be at least 1; got none")
+    for other in configs[1:]:
+        for name, here, there in configs[0].differences(other):
+            if name not in REPLICAS_MAY_DIFFER_IN:
+                raise ConfigError(
+                    f"replicas may differ in {', '.join(REPLICAS_MAY_DIFFER_IN)} alone; {name} is {here} and {there}: "
+                    "train them one by one"
+                )
+    seen: list[Config] = []
+    for config in configs:
+        if config in seen:
+            raise ConfigError(f"replicas must differ; two have seed {config.seed} and all else alike")
+        seen.append(config)
 
 
 def load_best(
@@ -263,16 +517,20 @@ def build_model(config: Config, n_pixels: int) -> DiscreteVAE:
     """The configured model with its initial weights, which depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(named_seed(config.seed, "weights"))
-        return DiscreteVAE(n_pixels, config.model.latents, config.model.groups, config.model.hidden_sizes)
+        settings = config.model
+        return DiscreteVAE(
+            n_pixels,
+            settings.latents,
+            settings.groups,
+            settings.hidden_sizes,
+            settings.batch_norm,
+            settings.prior == "directed",
+        )
 
 
-def _adam(model: DiscreteVAE, config: Config) -> torch.optim.Optimizer:
-    weights: list[Tensor] = [p for p in model.parameters() if p.ndim > 1]
-    others: list[Tensor] = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": config.optimisation.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.Adam(
-        groups, lr=config.optimisation.learning_rate, eps=config.optimisation.adam_epsilon, fused=True
-    )
+def _build_controls(config: Config, n_pixels: int) -> ControlVariates:
+    """The control variates of the configured estimator with their initial weights; none for most estimators."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(named_seed(config.seed, "control variates"))
+        groups = group_slices(config.model.latents, config.model.groups)
+        return ControlVariates(config.model.estimator, n_pixels, groups)

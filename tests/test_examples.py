@@ -8,7 +8,7 @@ import pytest
 
 import accelerated
 from dvaepp.errors import ConfigError
-from examples import relaxed_bernoulli
+from examples import pyro_digits, relaxed_bernoulli
 from reference.smoothing import OverlappingExponential
 from validation import conformance
 from validation.rows import DTYPES
@@ -109,3 +109,30 @@ def test_relaxed_bernoulli_saturates():
 def test_relaxed_bernoulli_refuses_bad_input():
     with pytest.raises(ConfigError, match=r"^--at: rho must lie in \[0, 1\]; got 1.5$"):
         relaxed_bernoulli.main(["--at", "rho=1.5, logit_q=0, beta=1"])
+
+
+def test_pyro_trains_with_ours_in_the_place_of_its_own(capsys):
+    """A few steps: the binary Concrete retraces RelaxedBernoulli, the bounds of all are those of trained models."""
+    pytest.importorskip("pyro")
+    pyro_digits.main(["--steps", "12", "--latents", "8", "--draws", "2", "--learning-rate", "0.01"])
+    _, *rows = capsys.readouterr().out.splitlines()
+    bounds = {name: np.array([float(relaxed), float(binary)]) for name, relaxed, binary, _ in map(str.split, rows)}
+    assert list(bounds) == list(pyro_digits.RELAXATIONS)
+    np.testing.assert_allclose(bounds["ConcreteBernoulli"], bounds["RelaxedBernoulli"], atol=0.02)
+    assert abs(bounds["OverlappingExponential"] - bounds["RelaxedBernoulli"]).min() > 0.02
+    pyro_digits.main(["--steps", "1", "--latents", "8", "--draws", "2", "--learning-rate", "0.01"])
+    _, *rows = capsys.readouterr().out.splitlines()
+    for name, _, binary, _ in map(str.split, rows):
+        assert bounds[name][1] > float(binary) + 1
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--latents", "--draws"])
+def test_pyro_example_refuses_nothing_to_do(flag):
+    with pytest.raises(ConfigError, match=f"{flag} must be at least 1; got 0"):
+        pyro_digits.main([flag, "0"])
+
+
+def test_pyro_example_without_pyro(monkeypatch):
+    monkeypatch.setattr(pyro_digits, "HAS_PYRO", False)
+    with pytest.raises(ConfigError, match="needs Pyro, which is not installed: pip install pyro-ppl"):
+        pyro_digits.main([])

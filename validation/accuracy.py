@@ -36,7 +36,7 @@ from accelerated.protocol import EXTRAS
 from dvaepp.config import unknown
 from dvaepp.errors import ConfigError
 from reference.smoothing import InverseCDF, MixtureSmoothing
-from validation import subjects
+from validation import subjects, torch_twin
 from validation.cases import Cases, edge_cases, few_sharpnesses, random_cases, zeta_cases
 from validation.rows import ErrorMap, Finding, Request, Subject, Task
 from validation.search import Effort, Errors, climb, worst_apart
@@ -97,12 +97,23 @@ def reference_posterior(zeta: Floats, logit_q: Floats, beta: Floats, kind: str) 
     return {"log_ratio": smoothing.log_ratio(zeta), "nu": smoothing.nu(zeta, logit_q)}
 
 
-def torch_forward(zeta: Floats, logit_q: Floats, beta: Floats) -> Outputs:
-    """What the torch twin of the overlapping exponentials has of ``FORWARD``, with beta a tensor."""
+def torch_posterior(zeta: Floats, logit_q: Floats, beta: Floats, kind: str) -> Outputs:
+    """``POSTERIOR`` of a torch twin, with beta a tensor."""
     x, logit, b = (torch.tensor(values) for values in (zeta, logit_q, beta))
-    smoothing = dvaepp.smoothing.OverlappingExponential(b)
+    smoothing = dvaepp.smoothing.check_mixture(torch_twin.smoothing(kind, b))
     outputs = {"log_ratio": smoothing.log_ratio(x), "nu": dvaepp.smoothing.nu(smoothing, x, logit)}
     return {name: output.numpy() for name, output in outputs.items()}
+
+
+def extras_of(backend: Backend, kind: str) -> tuple[str, ...]:
+    """What of ``accelerated.protocol.EXTRAS`` a backend has for a kind: one without r(zeta|z) has no posterior."""
+    offered = tuple(getattr(backend, "extras", EXTRAS))
+    return offered if is_mixture(kind) else tuple(name for name in offered if name not in POSTERIOR)
+
+
+def is_mixture(kind: str) -> bool:
+    """Whether a kind attaches a density r(zeta|z) to each value of z."""
+    return isinstance(KINDS[kind], MixtureTruth)
 
 
 def backend_inverse_cdf(backend: Backend, kind: str, rho: Floats, logit_q: Floats, beta: Floats) -> Outputs:
@@ -111,7 +122,7 @@ def backend_inverse_cdf(backend: Backend, kind: str, rho: Floats, logit_q: Float
     Calls of few numbers are made longer by repetition: a kernel that works on several numbers at once, and on what is
     left over one by one, is judged by the former.
     """
-    extras = tuple(getattr(backend, "extras", EXTRAS))
+    extras = extras_of(backend, kind)
     outputs = {name: np.empty_like(rho) for name in ("zeta", *extras)}
     for b in np.unique(beta):
         same = np.flatnonzero(beta == b)
@@ -400,6 +411,7 @@ def tasks(subject: Subject, request: Request) -> list[Task]:
         for operation in offered
         if request.wants(operation) and (at is None or at.operation == operation)
         for kind in kinds
+        if subject.name != TORCH or operation == INVERSE or is_mixture(kind)
         for dtype in request.dtypes
     ]
 
@@ -452,14 +464,14 @@ def _questions(task: Task) -> list[Question]:
     if task.operation == FORWARDS:
         forward = partial(reference_forward, kind=kind)
         if task.subject == TORCH:
-            return [Question(kind, "zeta", POSTERIOR, torch_forward, posterior)]
-        names = FORWARD if isinstance(KINDS[kind], MixtureTruth) else ("log_prob", "cdf")
+            return [Question(kind, "zeta", POSTERIOR, partial(torch_posterior, kind=kind), posterior)]
+        names = FORWARD if is_mixture(kind) else ("log_prob", "cdf")
         excused = LOG_DENSITIES if task.dtype == "float64" else frozenset()
         return [Question(kind, "zeta", names, forward, forward, is_definition=True, rounds_beta=excused)]
     if task.subject == subjects.REFERENCE:
         return [Question(kind, "rho", OUTPUTS, inverse, inverse, is_definition=True)]
     backend = subjects.backend(task.subject)
-    values, offered = partial(backend_inverse_cdf, backend, kind), {"zeta", *getattr(backend, "extras", EXTRAS)}
+    values, offered = partial(backend_inverse_cdf, backend, kind), {"zeta", *extras_of(backend, kind)}
     outputs = tuple(name for name in OUTPUTS if name in offered)
     found = [Question(kind, "rho", outputs, values, inverse, one_beta_a_call=True)]
     # The torch twin's are judged at any zeta, as an operation of their own.

@@ -39,7 +39,7 @@ from reference import gibbs, partition, philox, tempering
 from reference.boltzmann import energy
 from reference.vocabulary import RBM, Array
 from validation import subjects
-from validation.accuracy import REFERENCE, Floats, Outputs, backend_inverse_cdf, reference_inverse_cdf
+from validation.accuracy import REFERENCE, Floats, Outputs, backend_inverse_cdf, is_mixture, reference_inverse_cdf
 from validation.cases import Cases, all_cases, few_sharpnesses
 from validation.rows import Finding, Request, Subject, Task
 from validation.tolerances import (
@@ -631,7 +631,8 @@ class _Inputs:
 def _examine_inverse_cdf(backend: Backend, inputs: _Inputs, kind: str) -> Iterator[Finding]:
     some = few_sharpnesses(inputs.cases)
     yield from disagreements(inverse_cdf(backend, kind), some)
-    yield from posterior_disagreements(backend, kind, some)
+    if is_mixture(kind):
+        yield from posterior_disagreements(backend, kind, some)
 
 
 def _examine_entropy(backend: Backend, inputs: _Inputs) -> Iterator[Finding]:

@@ -31,6 +31,7 @@ import dvaepp.gibbs
 import dvaepp.objective
 import dvaepp.partition
 import dvaepp.smoothing
+import dvaepp.smoothing.exponential
 import dvaepp.tempering
 import reference.bernoulli
 import reference.boltzmann_kl
@@ -218,7 +219,7 @@ def _half_precision_noise(right: Callable[..., Any]) -> Callable[..., Any]:
 
 def _half_sharpness(right: Callable[..., Any]) -> Callable[..., Any]:
     def root(rho: Any, logit_q: Any, sharpness: Any) -> Any:
-        return right(rho, logit_q, dvaepp.smoothing._Sharpness.of(sharpness.beta / 2, torch.float64))
+        return right(rho, logit_q, dvaepp.smoothing.exponential._Sharpness.of(sharpness.beta / 2, torch.float64))
 
     return root
 
@@ -668,7 +669,7 @@ FAULTS: tuple[Fault, ...] = (
             Suspect(_AGREEMENT, "inverse_cdf", ("zeta", "dzeta_drho")),
             Suspect(_GRADIENTS, "inverse_cdf", ("dzeta_drho", "dzeta_dlogit_q")),
         ),
-        in_module(dvaepp.smoothing, "_root", _half_sharpness),
+        in_module(dvaepp.smoothing.exponential, "_root", _half_sharpness),
         explains=_all(_AGREEMENT, "inverse_cdf") + _all(_GRADIENTS, "inverse_cdf"),
     ),
     Fault(

@@ -38,7 +38,7 @@ from dvaepp.models.feedforward import DiscreteVAE
 from reference import boltzmann, boltzmann_kl, likelihoods, tiny_model
 from reference.smoothing import OverlappingExponential
 from reference.vocabulary import RBM, Array
-from validation import agreement
+from validation import agreement, torch_twin
 from validation.accuracy import REFERENCE as REFERENCE_CLASSES
 from validation.accuracy import backend_inverse_cdf, parse_at, reference_inverse_cdf
 from validation.cases import Cases, few_sharpnesses, random_cases
@@ -262,7 +262,7 @@ def _gradcheck_inverse_cdf(task: Task, device: str, rng: np.random.Generator) ->
 
     def sample(rho: Tensor, logit_q: Tensor, beta: Tensor | float = number) -> Tensor:
         if task.subject in (TORCH, TORCH_NUMBER):
-            return dvaepp.smoothing.OverlappingExponential(beta).inverse_cdf(rho, logit_q)
+            return torch_twin.smoothing(task.kind, beta).inverse_cdf(rho, logit_q)
         return bridge.inverse_cdf(task.kind, rho, logit_q, beta, task.subject)
 
     if task.subject == TORCH_NUMBER:

@@ -20,7 +20,7 @@ import dvaepp.smoothing
 from accelerated.protocol import EXTRAS, CrossEntropyGradients, Entropy, LogMean, Smoothed
 from dvaepp.bound import StreamingLogMeanExp
 from reference import philox
-from validation.rows import Subject
+from validation.rows import ALL_KINDS, Subject
 
 TORCH, TORCH_NUMBER = "torch", "torch-number"
 
@@ -28,11 +28,17 @@ _OF_TORCH = {"inverse_cdf", "entropy", "cross_entropy", "cross_entropy_gradients
 
 #: What they are, for ``validation.subjects``. The operations after the first line are those of ``statistics``.
 SUBJECTS = {
-    TORCH: Subject(
-        TORCH, frozenset(_OF_TORCH | {"tempering", "ais", "reverse_ais"}), ("exponential",), is_backend=False
-    ),
+    TORCH: Subject(TORCH, frozenset(_OF_TORCH | {"tempering", "ais", "reverse_ais"}), ALL_KINDS, is_backend=False),
+    # The others compute alike with both.
     TORCH_NUMBER: Subject(TORCH_NUMBER, frozenset({"inverse_cdf"}), ("exponential",), is_backend=False),
 }
+
+
+def smoothing(kind: str, sharpness: float | Tensor) -> dvaepp.smoothing.Smoothing:
+    """The torch twin of ``reference.smoothing``'s class of a kind, whose Concrete takes its temperature."""
+    if kind == "concrete":
+        return dvaepp.smoothing.BinaryConcrete.at_temperature(sharpness)
+    return dvaepp.smoothing.create(kind.replace("_", "-"), sharpness)
 
 
 class TorchTwin:
@@ -42,10 +48,10 @@ class TorchTwin:
     """
 
     device: Literal["cpu"] = "cpu"
-    kinds = ("exponential",)
 
     def __init__(self, sharpness_is_number: bool) -> None:
         self.name = TORCH_NUMBER if sharpness_is_number else TORCH
+        self.kinds = SUBJECTS[self.name].kinds
         self.extras = tuple(name for name in EXTRAS if name != "dzeta_dbeta" or not sharpness_is_number)
         self._sharpness_is_number = sharpness_is_number
 
@@ -65,23 +71,22 @@ class TorchTwin:
         self, kind: str, rho: Tensor, logit_q: Tensor, beta: float, extras: Collection[str] = ("dzeta_dlogit_q",)
     ) -> Smoothed:
         """Derivatives by automatic differentiation with upstream gradient 1."""
-        if kind not in self.kinds:
-            raise NotImplementedError(f"dvaepp has no torch twin of {kind!r}")
         inputs = {"rho": rho, "logit_q": logit_q}
         inputs = {name: tensor.detach().clone().requires_grad_() for name, tensor in inputs.items()}
-        if not self._sharpness_is_number:
-            # One for each element: its derivative is wanted element by element.
-            inputs["beta"] = torch.full_like(rho, beta).requires_grad_()
-        smoothing = dvaepp.smoothing.OverlappingExponential(inputs.get("beta", beta))
-        zeta = smoothing.inverse_cdf(inputs["rho"], inputs["logit_q"])
+        # A tensor has an entry for each element: its derivative is wanted element by element.
+        sharpness = beta if self._sharpness_is_number else torch.full_like(rho, beta).requires_grad_()
+        twin = smoothing(kind, sharpness)
+        zeta = twin.inverse_cdf(inputs["rho"], inputs["logit_q"])
+        if isinstance(twin.beta, Tensor):  # of a Concrete one over what was passed, as in the reference's derivative
+            inputs["beta"] = twin.beta
         gradients = torch.autograd.grad(zeta, tuple(inputs.values()), torch.ones_like(zeta))
         found = {f"dzeta_d{name}": gradient for name, gradient in zip(inputs, gradients, strict=True)}
         zeta = zeta.detach()
-        plain = dvaepp.smoothing.OverlappingExponential(beta if self._sharpness_is_number else inputs["beta"].detach())
-        if "log_ratio" in extras:
-            found["log_ratio"] = plain.log_ratio(zeta)
-        if "nu" in extras:
-            found["nu"] = dvaepp.smoothing.nu(plain, zeta, logit_q)
+        with torch.no_grad():
+            if "log_ratio" in extras:
+                found["log_ratio"] = dvaepp.smoothing.check_mixture(twin).log_ratio(zeta)
+            if "nu" in extras:
+                found["nu"] = dvaepp.smoothing.nu(twin, zeta, logit_q)
         return Smoothed(zeta, **{name: value for name, value in found.items() if name in extras})
 
     def entropy(self, logit_q: Tensor) -> Entropy:

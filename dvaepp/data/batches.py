@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +23,12 @@ class TrainingImages:
         self._seed = seed
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64, device=device)
+
+    def reseeded(self, seed: int) -> TrainingImages:
+        """The same images, in the same memory, in another seed's order."""
+        other = copy.copy(self)
+        other._seed, other._epoch = seed, -1
+        return other
 
     def mean(self) -> Tensor:
         """Mean training image in [0, 1], (D,)."""

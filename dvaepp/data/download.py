@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,8 @@ class PublishedFile:
 
     ``checksum`` is that of the unpacked content, so that a copy packed anew, or not packed, is the same file;
     ``served_checksum`` is that of the bytes behind ``urls``, which are tried in order. Both as "algorithm:hex".
-    ``folder`` is the name of the subfolder in which it is looked for besides the folder given.
+    ``folder`` is the name of the subfolder in which it is looked for besides the folder given. A file without ``urls``
+    is published nowhere, and must be brought along.
     """
 
     name: str
@@ -42,12 +44,17 @@ def obtain(file: PublishedFile, data_dir: Path | None) -> bytes:
     folder = cache() if data_dir is None else data_dir
     path = _find(file, folder)
     if path is None:
-        if data_dir is not None:
-            raise DataError(_not_found(file, folder))
+        if data_dir is not None or not file.urls:
+            raise DataError(_not_found(file, data_dir))
         path = _download(file, folder)
     content = read(path)
     verify(path, content, file.checksum)
     return content
+
+
+def at_hand(file: PublishedFile, data_dir: Path | None) -> bool:
+    """Return whether ``obtain`` would find the file, without a download."""
+    return _find(file, cache() if data_dir is None else data_dir) is not None
 
 
 def cache() -> Path:
@@ -69,23 +76,32 @@ def _find(file: PublishedFile, folder: Path) -> Path | None:
         raise DataError(f"{folder}: cannot be read: {reason(error)}") from error
 
 
-def _not_found(file: PublishedFile, folder: Path) -> str:
+def _not_found(file: PublishedFile, data_dir: Path | None) -> str:
+    folder = cache() if data_dir is None else data_dir
+    names = " or ".join(_names(file))
+    if data_dir is None:
+        return (
+            f"{names} not found in {folder} nor in {folder / file.folder}, and cannot be downloaded: it is published "
+            "nowhere; put the file in a folder and pass --data-dir"
+        )
     if not folder.is_dir():
         return f"{folder}: the data folder must exist; it is not there or not a folder"
-    return (
-        f"{' or '.join(_names(file))} not found in {folder} nor in {folder / file.folder}; "
-        "put it there, or leave out --data-dir to download it"
-    )
+    way_out = "put it there" + (", or leave out --data-dir to download it" if file.urls else "")
+    return f"{names} not found in {folder} nor in {folder / file.folder}; {way_out}"
 
 
 def _download(file: PublishedFile, folder: Path) -> Path:
-    """Fetch the file from the first url that serves it; pooch moves it into place once it is verified."""
+    """Fetch the file from the first url that serves it, and move it into place once it is verified."""
     failures = []
     for url in file.urls:
         try:
-            return Path(
-                pooch.retrieve(url, file.served_checksum, fname=file.name, path=folder, downloader=_Fetch(file))
-            )
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".", dir=folder) as room:
+                fetched = Path(room) / file.name
+                pooch.get_logger().info("Downloading %s to %s.", url, folder / file.name)
+                pooch.HTTPDownloader(timeout=_TIMEOUT)(url, str(fetched), None)
+                verify(url, fetched.read_bytes(), file.served_checksum)
+                return fetched.replace(folder / file.name)
         except DataError as error:  # what came is not the file
             failures.append(str(error))
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; a malformed url is a ValueError
@@ -94,18 +110,6 @@ def _download(file: PublishedFile, folder: Path) -> Path:
         f"{file.name}: cannot be downloaded into {folder}: {'; '.join(failures)}; "
         "put the file in a folder and pass --data-dir"
     )
-
-
-class _Fetch:
-    """A pooch downloader that verifies in the words of ``verify`` what it has fetched, before pooch does in its own."""
-
-    def __init__(self, file: PublishedFile) -> None:
-        self._file = file
-        self._download = pooch.HTTPDownloader(timeout=_TIMEOUT)
-
-    def __call__(self, url: str, output_file: str, _pooch: object) -> None:
-        self._download(url, output_file, None)
-        verify(url, Path(output_file).read_bytes(), self._file.served_checksum)
 
 
 def _network_reason(error: Exception) -> str:

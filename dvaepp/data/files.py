@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dvaepp.errors import DataError
 
+_GIT_BLOB = "git-blob"
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -37,11 +38,15 @@ def read(path: Path) -> bytes:
 def verify(where: Path | str, content: bytes, checksum: str) -> None:
     """Raise DataError unless the bytes have the checksum.
 
-    ``checksum`` names its algorithm, as in "sha256:ad69..." or "md5:6bbc..."; md5 only because MNIST is published so,
-    and it guards against damage, not against an adversary.
+    ``checksum`` names its algorithm, as in "sha256:ad69..." or "md5:6bbc..."; "git-blob:016a..." is the name git gives
+    a file's content, the sha1 of "blob SIZE", a zero byte and the content. md5 and git-blob only because files are
+    published so; md5 guards against damage, not against an adversary.
     """
     algorithm, expected = checksum.split(":")
-    found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if algorithm == _GIT_BLOB:
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    else:
+        found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if found != expected:
         raise DataError(f"{where}: {algorithm} is {found}, expected {expected}; the file is damaged or another version")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dvaepp.data import idx
 from dvaepp.data.dataset import Dataset, Pixels
-from dvaepp.data.download import PublishedFile, obtain
+from dvaepp.data.download import PublishedFile, at_hand, obtain
 
 # The mirror that torchvision uses, then the authors' own site, which has not answered reliably since 2024.
 _SITES = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
@@ -30,12 +30,18 @@ _N_TRAIN = 50_000  # the usual validation set is the last 10,000 training images
 
 
 def load(data_dir: Path | None) -> Dataset:
-    """Load grey MNIST with its labels; valid is the last 10,000 of the 60,000 training images.
+    """Load grey MNIST; valid is the last 10,000 of the 60,000 training images.
+
+    It has its labels, too, unless ``data_dir`` holds the images alone.
 
     Shapes   50,000 / 10,000 / 10,000 images of 28x28, grey 0..255
     Raises   DataError as ``download.obtain``.
     """
-    images, labels = _images(TRAIN_IMAGES, data_dir), _array(TRAIN_LABELS, data_dir, rank=1)
+    images = _images(TRAIN_IMAGES, data_dir)
+    labels = None
+    if data_dir is None or any(at_hand(file, data_dir) for file in (TRAIN_LABELS, TEST_LABELS)):
+        train_labels, test_labels = (_array(file, data_dir, rank=1) for file in (TRAIN_LABELS, TEST_LABELS))
+        labels = {"train": train_labels[:_N_TRAIN], "valid": train_labels[_N_TRAIN:], "test": test_labels}
     return Dataset(
         name="mnist",
         train=images[:_N_TRAIN],
@@ -43,7 +49,7 @@ def load(data_dir: Path | None) -> Dataset:
         test=_images(TEST_IMAGES, data_dir),
         levels=255,
         image_shape=(28, 28),
-        labels={"train": labels[:_N_TRAIN], "valid": labels[_N_TRAIN:], "test": _array(TEST_LABELS, data_dir, rank=1)},
+        labels=labels,
         provenance="MNIST (LeCun, Cortes, Burges), grey; valid is the last 10,000 of the training images",
     )
 

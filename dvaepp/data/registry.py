@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from dvaepp.data import amat, arrays, digits, folder, idx, mnist, mnist_static
+from dvaepp.data import amat, arrays, digits, folder, idx, mnist, mnist_static, omniglot
 from dvaepp.data.dataset import Dataset, check_seed
 from dvaepp.data.files import reason
 from dvaepp.errors import DataError
@@ -18,6 +18,8 @@ _REGISTERED: dict[str, Callable[[Path | None], Dataset]] = {
     "digits": digits.load,
     "mnist": mnist.load,
     "mnist-static": mnist_static.load,
+    "omniglot": omniglot.load,
+    "omniglot-substitute": omniglot.load_substitute,
 }
 
 _SELF_CONTAINED = ("digits",)  # in the package: no files to look for

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit
 
+from reference.bernoulli import sigmoid
 from reference.smoothing.compensated import decay_from_one, exp, negative, two_product
 from reference.smoothing.exponential import OverlappingExponential
 from reference.smoothing.family import InverseCDF, MixtureSmoothing
@@ -114,7 +114,7 @@ class UniformExponential(MixtureSmoothing):
         and the equation is posed in the one that is at most 1/2, against rho or against 1 - rho (exact for rho >= 1/2).
         """
         rho, logit_q, beta = np.broadcast_arrays(rho, logit_q, beta)
-        p, q = expit(-logit_q), expit(logit_q)
+        p, q = sigmoid(-logit_q), sigmoid(logit_q)
         left = self._cdf(np.full_like(rho, 0.5), logit_q, beta) >= rho
         lower = rho < 0.5
         target = np.where(lower, rho, 1 - rho)
@@ -145,7 +145,7 @@ class UniformExponential(MixtureSmoothing):
         dzeta/dbeta = -(1 - w) (p dF0/dbeta + q dF1/dbeta) / f,      see ``_imbalance``
         """
         x0, x1 = self._distances(rho, logit_q, beta)
-        p, q = expit(-logit_q), expit(logit_q)
+        p, q = sigmoid(-logit_q), sigmoid(logit_q)
         slope = 1 / self._density(x0, x1, p, q, beta)
         weight = (1 - self.uniform_weight) * slope
         peak = beta / -np.expm1(-beta)
@@ -188,4 +188,4 @@ def _imbalance(x0: Array, x1: Array, logit_q: Array, beta: Array) -> Array:
     X = decay0 * (quadratic_excess(t, n1, excess1) + decay1 * excess0)  # e^{-beta} X, and
     Y = decay1 * (quadratic_excess(a, n0, excess0) + decay0 * excess1)  # e^{-beta} Y
     gentle = -gentle_imbalance(x0, x1, x1 - x0, np.tanh(logit_q / 2), beta) * np.exp(-beta) / 2
-    return np.where(beta < _GENTLE, gentle, expit(-logit_q) * X - expit(logit_q) * Y) / -np.expm1(-beta)
+    return np.where(beta < _GENTLE, gentle, sigmoid(-logit_q) * X - sigmoid(logit_q) * Y) / -np.expm1(-beta)

@@ -25,15 +25,15 @@ def refused(*arguments: object, **named: object) -> str:
 
 
 def test_names() -> None:
-    assert names() == ("digits", "mnist", "mnist-static")
+    assert names() == ("digits", "mnist", "mnist-static", "omniglot", "omniglot-substitute")
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("mnist-statik", "mnist-static"), ("digit", "digits"), ("MNIST-static", "mnist-static")]
+    ("name", "near"), [("mnist-statik", "mnist-static"), ("digit", "digits"), ("OMNIGLOT", "omniglot")]
 )
 def test_suggests_the_nearest_name(name: str, near: str) -> None:
     assert refused(name) == (
-        f"unknown data set '{name}'; did you mean '{near}'? registered: digits, mnist, mnist-static; "
+        f"unknown data set '{name}'; did you mean '{near}'? registered: {', '.join(names())}; "
         "or give the path of a file or folder"
     )
 
@@ -132,6 +132,14 @@ class TestMnist:
             content = gzip.decompress((published_data / "mnist" / file.name).read_bytes())
             (tmp_path / file.name.removesuffix(".gz")).write_bytes(content)
         np.testing.assert_array_equal(load("mnist", tmp_path).test, load("mnist", published_data).test)
+
+    def test_images_without_labels(self, published_data: Path, tmp_path: Path) -> None:
+        for file in (mnist.TRAIN_IMAGES, mnist.TEST_IMAGES):
+            shutil.copy(published_data / "mnist" / file.name, tmp_path)
+        data = load("mnist", tmp_path)
+        assert (len(data.train), len(data.valid), len(data.test), data.labels) == (50_000, 10_000, 10_000, None)
+        shutil.copy(published_data / "mnist" / mnist.TEST_LABELS.name, tmp_path)
+        assert refused("mnist", tmp_path).startswith("train-labels-idx1-ubyte or train-labels-idx1-ubyte.gz not found")
 
     def test_cache_from_the_environment(self, published_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DVAEPP_DATA", str(published_data))

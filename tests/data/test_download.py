@@ -174,7 +174,7 @@ def test_data_dir(tmp_path: Path, subfolder: str, packed: bool) -> None:
 
 
 def test_data_dir_without_the_file(tmp_path: Path) -> None:
-    assert refused(published(), tmp_path) == (
+    assert refused(published("http://x"), tmp_path) == (
         f"toy.amat or toy.amat.gz not found in {tmp_path} nor in {tmp_path / 'toys'}; "
         "put it there, or leave out --data-dir to download it"
     )
@@ -211,6 +211,36 @@ def test_md5(tmp_path: Path) -> None:
     file = replace(published(), checksum="md5:" + hashlib.md5(CONTENT).hexdigest())
     assert obtain(file, tmp_path) == CONTENT
     assert "md5 is" in refused(replace(file, checksum="md5:" + "0" * 32), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"", "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"),
+        (b"test content\n", "d670460b4b4aece5915caf5c68d12f560a9fe3e4"),
+    ],
+)
+def test_git_blob(tmp_path: Path, content: bytes, name: str) -> None:
+    """Names that the book on git gives for these contents."""
+    (tmp_path / "toy.amat").write_bytes(content)
+    file = replace(published(), checksum=f"git-blob:{name}")
+    assert obtain(file, tmp_path) == content
+    (tmp_path / "toy.amat").write_bytes(content + b"x")
+    assert f"expected {name}" in refused(file, tmp_path)
+
+
+def test_git_blob_is_downloaded(server: Server, cache: Path) -> None:
+    blob = "git-blob:" + hashlib.sha1(b"blob %d\0" % len(PACKED) + PACKED).hexdigest()
+    file = replace(published(f"{server.site}/other.gz", f"{server.site}/good.gz"), served_checksum=blob)
+    assert obtain(file, None) == CONTENT
+    assert files_in(cache) == ["toy.amat.gz"]
+
+
+def test_published_nowhere(cache: Path, tmp_path: Path) -> None:
+    """Without an address it must be brought along, and nobody is told to have it downloaded."""
+    assert refused(published()).endswith("it is published nowhere; put the file in a folder and pass --data-dir")
+    assert files_in(cache) == []
+    assert refused(published(), tmp_path).endswith("; put it there")
 
 
 def test_cache_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,11 @@ RULES = [
         )
     ),
     (EvaluationConfig, "ais_chains", 1, "ais_chains must be at least 2, for a standard error; got 1"),
+    (ModelConfig, "n_samples", 0, "n_samples must be positive; got 0"),
+    (ModelConfig, "beta_end", 1e4, "beta_end must lie in [0.01, 1000], where the smoothing was validated; got 10000.0"),
+    (OptimisationConfig, "adam_beta2", 1.0, "adam_beta2 must lie in [0, 1); got 1.0"),
+    (OptimisationConfig, "control_rate", 0.0, "control_rate must be positive; got 0.0"),
+    (OptimisationConfig, "schedule", "cosine", "schedule must be one of steps, constant; got 'cosine'"),
     (Config, "seed", -1, "seed must lie in 0..2**63 - 1; got -1"),
     (Config, "seed", 2**63, f"seed must lie in 0..2**63 - 1; got {2**63}"),
 ]
@@ -89,8 +94,87 @@ def test_every_numeric_hyper_parameter_has_a_rule():
     tested = {(section, name) for section, name, _, _ in RULES}
     for section in (*SECTIONS.values(), Config):
         for field in dataclasses.fields(section):
-            if field.type in ("int", "float"):
+            if field.type in ("int", "float", "float | None"):
                 assert (section, field.name) in tested
+
+
+INCONSISTENT = [
+    ({"estimator": "rolfe"}, "estimator rolfe needs prior rbm and smoothing spike-exponential"),
+    ({"estimator": "rolfe", "smoothing": "logistic"}, "got prior rbm and smoothing logistic: use estimator joint"),
+    (
+        {"estimator": "rolfe", "smoothing": "spike-exponential", "prior": "directed"},
+        "estimator rolfe needs prior rbm and smoothing spike-exponential",
+    ),
+    ({"estimator": "marginal"}, "estimator marginal needs prior directed, .* use estimator joint"),
+    (
+        {"estimator": "marginal", "prior": "directed", "smoothing": "spike-exponential"},
+        "estimator marginal needs a smoothing with a density",
+    ),
+    ({"smoothing": "spike-exponential", "groups": 2}, "got smoothing spike-exponential: use estimator rolfe"),
+    ({"smoothing": "concrete", "groups": 2}, "got smoothing concrete: use groups 1 or another smoothing"),
+    (
+        {"estimator": "vimco", "batch_norm": False},
+        "n_samples must be at least 2 for estimator vimco, .* got 1 with vimco",
+    ),
+    (
+        {"estimator": "arm", "batch_norm": False, "n_samples": 4},
+        "n_samples must be .* 1 for all others; got 4 with arm",
+    ),
+    ({"n_samples": 2}, "n_samples must be .* got 2 with joint"),
+    ({"estimator": "nvil"}, "estimator nvil needs batch_norm off: .* use --no-batch-norm"),
+    ({"estimator": "nvil", "batch_norm": False, "smoothing": "logistic"}, "nvil takes binary samples: leave smoothing"),
+    (
+        {"estimator": "arm", "network": "linear", "beta_end": 12.0},
+        "beta_end is for estimators .*; arm has no sharpness",
+    ),
+    ({"estimator": "reinforce"}, "estimator must be one of joint, marginal, rolfe, .*; got 'reinforce'"),
+    ({"prior": "normal"}, "prior must be one of rbm, directed; got 'normal'"),
+    ({"smoothing": "cubic"}, "smoothing must be one of exponential, .*; got 'cubic'"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), INCONSISTENT)
+def test_what_does_not_go_together_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=f"^[^\n]*{message}[^\n]*$"):
+        ModelConfig(**settings)
+
+
+CONSISTENT = [
+    {"estimator": "rolfe", "smoothing": "spike-exponential", "groups": 2},
+    {"smoothing": "spike-exponential"},  # one group: mean field, without nu
+    {"smoothing": "concrete"},
+    {"prior": "directed", "estimator": "marginal", "smoothing": "concrete", "groups": 2},
+    {"prior": "directed", "smoothing": "spike-exponential", "groups": 2},
+    {"prior": "directed", "latents": 7, "estimator": "vimco", "network": "linear", "n_samples": 2},
+    {"estimator": "straight-through", "batch_norm": False},
+]
+
+
+@pytest.mark.parametrize("settings", CONSISTENT)
+def test_what_goes_together_is_accepted(settings):
+    config = Config(model=ModelConfig(**settings))
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_sharpness_is_annealed_linearly():
+    assert ModelConfig(beta=5.0).beta_at(0.7) == 5
+    annealed = ModelConfig(beta=5.0, beta_end=15.0)
+    assert [annealed.beta_at(done) for done in (0, 0.5, 1)] == [5, 10, 15]
+
+
+def test_the_cell_of_an_experiment_is_carried_and_is_no_hyper_parameter():
+    cell = {"table": "table2", "row": "mnist-1-nonlinear", "column": "rbm-rolfe"}
+    config = Config.from_dict({"experiment": cell})
+    assert config.to_dict()["experiment"] == cell
+    assert "experiment" not in Config().to_dict()
+    assert config.differences(Config()) == []
+    with pytest.raises(ConfigError, match="experiment must name a table, a row and a column; got table alone"):
+        Config.from_dict({"experiment": {"table": "table2"}})
+
+
+def test_a_constant_schedule():
+    settings = OptimisationConfig(schedule="constant", learning_rate=0.25, iterations=100)
+    assert {settings.learning_rate_at(step) for step in range(100)} == {0.25}
 
 
 def test_the_edges_of_the_rules_are_accepted():

@@ -10,7 +10,7 @@ from torch import nn
 from dvaepp.boltzmann import RBM
 from dvaepp.errors import ConfigError
 from dvaepp.models.feedforward import DiscreteVAE, bernoulli_log_prob
-from dvaepp.networks.feedforward import feedforward
+from dvaepp.networks.feedforward import BatchNorm, Linear, feedforward
 from dvaepp.smoothing import OverlappingExponential
 from reference.bernoulli import log_prob
 
@@ -179,7 +179,7 @@ def test_a_linear_network_is_one_linear_map():
 def test_hidden_layers():
     torch.manual_seed(0)
     network = feedforward(300, 2, (200, 100))
-    kinds = [nn.Linear, nn.BatchNorm1d, nn.Tanh, nn.Linear, nn.BatchNorm1d, nn.Tanh, nn.Linear]
+    kinds = [Linear, BatchNorm, nn.Tanh, Linear, BatchNorm, nn.Tanh, Linear]
     assert [type(layer) for layer in network] == kinds
     assert [tuple(layer.weight.shape) for layer in network if isinstance(layer, nn.Linear)] == [
         (200, 300),

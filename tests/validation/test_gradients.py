@@ -247,7 +247,7 @@ def test_a_wrong_line_of_the_backward_pass_is_named(monkeypatch):
 
 
 def test_a_dropped_derivative_of_torch_fails_its_own_check(monkeypatch):
-    function = dvaepp.smoothing._InverseCDF
+    function = dvaepp.smoothing.family._InverseCDF
     right = function.backward
     monkeypatch.setattr(function, "backward", staticmethod(lambda ctx, grad: right(ctx, 2 * grad)))
     found = failing(perform("torch-number", "inverse_cdf", "exponential"))

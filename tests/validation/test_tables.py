@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import html.parser
 import json
 import math
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from benchmarks.record import record as record_of_run
 from dvaepp import train
-from dvaepp.config import ModelConfig, preset
+from dvaepp.config import CellConfig, Config, ModelConfig, preset
 from dvaepp.errors import ConfigError
 from dvaepp.evaluate import record_name
 from dvaepp.run_folder import RunFolder
@@ -39,6 +40,35 @@ def evaluation(nll, n_importance=4000, n_images=10_000, seed=0, **more):
         **{"log_partition": log_z, "device": "CPU, 2 threads"},
         **more,
     }
+
+
+def config_of(table, row, column, **changes):
+    """The configuration of a cell as published, with changes by name."""
+    entry = published()[table]
+    wanted = {**entry.config_of(row, column), **entry.protocol_of(row, column), **changes}
+    if wanted["estimator"] == "vimco":
+        wanted["n_samples"] = 2
+    sections = Config().to_dict()
+    for name, value in wanted.items():
+        (section,) = [section for section in sections.values() if isinstance(section, dict) and name in section]
+        section[name] = value
+    return Config.from_dict(sections)
+
+
+def record_file(path, cell, nll, *, seed=0, experiment=None, changes=None, iterations=None, **more):
+    """A record of a run of a cell as published but for what is said, in a file."""
+    table, row, column = cell
+    entry = published()[table]
+    n_images = more.pop("n_images", entry.test_images(row, column))
+    config = replace(config_of(*cell, **(changes or {})), seed=seed, experiment=CellConfig(*(experiment or ())))
+    content = {
+        "config": config.to_dict(),
+        "iterations": iterations or entry.iterations,
+        "evaluations": [evaluation(nll, entry.n_importance, n_images, seed, **more)],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
 
 
 def run_folder(path, *evaluations, config=CONFIG, seed=0, iterations=1_000_000, experiment=None):
@@ -100,11 +130,11 @@ def test_the_values_are_those_of_the_design(name):
     section = re.split(r"^## ", EXPERIMENTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     (text,) = [part for part in section if part.startswith(f"Table {name[-1]} ")]
     lines = [line for line in text.splitlines() if line.startswith("|") and numbers(line)]
-    assert len(lines) == len(table.rows)
-    for line, row in zip(lines, table.rows, strict=True):
+    assert len(lines) == len(table.paper_rows())
+    for line, row in zip(lines, table.paper_rows(), strict=True):
         flat = [
             number
-            for column in table.columns
+            for column in table.paper_columns()
             for number in (table.values[row][column].value, table.values[row][column].sd)
             if number is not None
         ]
@@ -122,17 +152,34 @@ def test_every_value_and_name_stands_in_the_paper():
             for value in cells.values():
                 assert f"{value.value:.2f}" in text
                 assert value.sd is None or f"±{value.sd:.2f}" in squeezed
-        for column in table.columns.values():
+        for column in map(table.columns.get, table.paper_columns()):
             assert (column.printed or column.label) in text
 
 
 def test_every_table_is_complete():
-    assert {name: len(table.rows) * len(table.columns) for name, table in published().items()} == {
+    assert {name: len(table.paper_rows()) * len(table.paper_columns()) for name, table in published().items()} == {
         **{"table1": 24, "table2": 32, "table3": 25}
     }
     for table in published().values():
-        assert set(table.values) == set(table.rows)
-        assert all(set(cells) == set(table.columns) for cells in table.values.values())
+        assert set(table.values) <= set(table.rows)
+        assert all(set(cells) == set(table.paper_columns()) for cells in table.values.values())
+
+
+def test_every_method_and_every_number_of_groups_has_a_cell():
+    table1, table2 = published()["table1"], published()["table2"]
+    assert set(table1.columns) - set(table1.paper_columns()) == {
+        *("relax", "vimco", "arm", "disarm", "straight-through"),
+        *("joint-logistic", "joint-power", "joint-gaussian", "joint-uniform-exponential"),
+    }
+    assert set(table2.columns) - set(table2.paper_columns()) == {
+        *("rbm-logistic", "rbm-power", "rbm-gaussian", "rbm-uniform-exponential"),
+    }
+    assert set(table2.rows) == {
+        f"{data}-{groups}-{network}"
+        for data in ("mnist", "omniglot")
+        for groups in (1, 2, 4)
+        for network in ("linear", "nonlinear")
+    }
 
 
 def test_presets_of_the_static_cells_are_of_the_published_protocol():
@@ -142,7 +189,7 @@ def test_presets_of_the_static_cells_are_of_the_published_protocol():
             table, row = published()["table2"], f"mnist-{groups}-{network}"
             config = preset(f"mnist-static-{groups}-{network}").to_dict()
             flat = {key: value for part in config.values() if isinstance(part, dict) for key, value in part.items()}
-            wanted = table.config_of(row, "rbm-overlapping")
+            wanted = table.config_of(row, "rbm-overlapping") | table.protocol_of(row, "rbm-overlapping")
             assert {name: flat[name] for name in wanted} == wanted
             assert flat["iterations"] == table.iterations
             assert flat["n_importance"] == table.n_importance
@@ -287,12 +334,295 @@ def test_a_record_of_no_cell_is_listed_with_the_reason(tmp_path, config, why):
 
 def test_experiment_decides_the_cell(tmp_path):
     experiment = {"table": "table1", "row": "mnist-nonlinear", "column": "joint-elbo"}
-    config = replace(CONFIG, optimisation=replace(CONFIG.optimisation, batch_size=24))
+    config = replace(CONFIG, model=replace(CONFIG.model, prior="directed"))
     run_folder(tmp_path / "run", evaluation(100.0, 100), config=config, iterations=2_000_000, experiment=experiment)
     comparison = compared(tmp_path)
     found = ours(comparison, ("table1", "mnist-nonlinear", "joint-elbo"))
-    assert (found.mean, found.shortened, found.remarks) == (-100.0, "", ())
-    assert ours(comparison) is None
+    assert (found.mean, found.shortened) == (-100.0, "")
+    assert found.remarks == (  # by its own configuration it would be of Table 2
+        "batch_size 100 instead of 24",
+        "schedule steps instead of constant",
+        "kl_warmup 0.3 instead of 0",
+        "batch_norm on instead of off",
+    )
+    assert all(cell.ours is None for cell in comparison.tables[1].cells)
+
+
+@pytest.mark.parametrize("named", [None, dict(zip(("table", "row", "column"), CELL, strict=True))])
+def test_a_record_file_may_name_its_cell_beside_its_configuration(tmp_path, named):
+    path = record_file(tmp_path / "a.json", CELL, 99.0, changes={"latents": 100})
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"experiment": named}))
+    comparison = compared(tmp_path)
+    assert comparison.problems == ()
+    assert (ours(comparison) is None) == (named is None)
+
+
+def test_every_configuration_finds_its_own_cell(tmp_path):
+    """All cells of Tables 1 and 2, and those beyond the paper, by the configuration alone and without a remark."""
+    expected = {}
+    for name in ("table1", "table2"):
+        for number, (row, column) in enumerate(
+            (r, c) for r in published()[name].rows for c in published()[name].columns
+        ):
+            expected[name, row, column] = -100.0 - number
+            record_file(tmp_path / f"{name}-{number}.json", (name, row, column), 100.0 + number)
+    comparison = compared(tmp_path)
+    assert comparison.asides == comparison.problems == ()
+    found = {
+        (table.published.name, cell.row, cell.column): (cell.ours.mean, cell.ours.shortened, cell.ours.remarks)
+        for table in comparison.tables[:2]
+        for cell in table.cells
+    }
+    assert found == {cell: (mean, "", ()) for cell, mean in expected.items()}
+
+
+def test_of_two_tables_the_one_with_the_nearer_protocol_is_taken(tmp_path):
+    """Joint ELBO of one group is in both; a batch of 24 at a constant rate is Table 1's, whatever else differs."""
+    cell = ("table1", "mnist-linear", "joint-elbo")
+    record_file(tmp_path / "a.json", cell, 107.0, changes={"adam_epsilon": 1e-8, "learning_rate": 3e-3}, iterations=500)
+    found = ours(compared(tmp_path), cell)
+    assert found.shortened == "500 of 2,000,000 iterations"
+    assert found.remarks == ("adam_epsilon 1e-08 instead of 0.001",)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        ("table1", "mnist-nonlinear", "relax"),
+        ("table2", "mnist-1-nonlinear", "rbm-power"),
+        ("table2", "omniglot-4-linear", "rbm-overlapping"),
+        ("table2", "mnist-4-nonlinear", "rbm-gaussian"),
+    ],
+)
+def test_what_is_beyond_the_paper_shows_where_there_is_a_record(tmp_path, cell):
+    record_file(tmp_path / "a.json", cell, 98.765)
+    comparison = compared(tmp_path)
+    (table,) = [table for table in comparison.tables if table.published.name == cell[0]]
+    entry = table.published
+    assert table.rows == tuple(row for row in entry.rows if row in entry.paper_rows() or row == cell[1])
+    assert table.columns == tuple(key for key in entry.columns if key in entry.paper_columns() or key == cell[2])
+    assert [(one.row, one.column) for one in table.cells] == [(r, c) for r in table.rows for c in table.columns]
+    found = ours(comparison, cell)
+    assert (found.mean, found.difference, found.remarks) == (-98.765, None, ())
+    heading = entry.columns[cell[2]].label
+    for text in (to_markdown(comparison), to_html(comparison), printed(comparison)):
+        assert heading in text
+        assert "−98.77" in text
+        assert "not published, or no difference" in text
+        assert "None" not in text
+    assert re.search(r"–\s", to_markdown(comparison))
+    beyond = {label for key in entry.columns if key not in table.columns for label in [entry.columns[key].label]}
+    assert not any(label in to_markdown(comparison) for label in beyond)
+
+
+# ---- other images ----------------------------------------------------------------------------------------------------
+
+OMNIGLOT = ("table2", "omniglot-1-nonlinear", "rbm-overlapping")
+
+
+@pytest.mark.parametrize("experiment", [None, OMNIGLOT])
+def test_a_substitute_stands_in_the_row_and_is_not_compared(tmp_path, experiment):
+    changes = {"data": "omniglot-substitute"}
+    record_file(tmp_path / "a.json", OMNIGLOT, 104.0, changes=changes, n_images=8_115, experiment=experiment)
+    comparison = compared(tmp_path)
+    found = ours(comparison, OMNIGLOT)
+    assert (found.mean, found.difference, found.remarks) == (-104.0, None, ())
+    assert found.incomparable == "OMNIGLOT substitute instead of OMNIGLOT: not comparable"
+    for text in (to_markdown(comparison), to_html(comparison), printed(comparison)):
+        assert "−104.00, other data" in text
+        assert found.incomparable in text
+        assert "−1.38" not in text  # -104.00 - -102.62
+    assert '<td class="ours incomparable number">−104.00, other data' in to_html(comparison)
+    Outline(to_html(comparison))
+    (cell,) = [one for table in to_json(comparison)["tables"] for one in table["cells"] if one["ours"]]
+    assert (cell["ours"]["difference"], cell["ours"]["incomparable"]) == (None, found.incomparable)
+
+
+def test_a_part_of_a_substitutes_test_set_is_marked(tmp_path):
+    record_file(tmp_path / "a.json", OMNIGLOT, 104.0, changes={"data": "omniglot-substitute"}, n_images=8_070)
+    assert ours(compared(tmp_path), OMNIGLOT).remarks == ("8,070 of 8,115 test images",)
+
+
+def test_the_real_data_are_preferred_to_a_substitute(tmp_path):
+    record_file(tmp_path / "real.json", OMNIGLOT, 110.0, iterations=1000)
+    record_file(tmp_path / "sub.json", OMNIGLOT, 104.0, changes={"data": "omniglot-substitute"}, n_images=8_115, seed=1)
+    comparison = compared(tmp_path)
+    assert (ours(comparison, OMNIGLOT).mean, ours(comparison, OMNIGLOT).incomparable) == (-110.0, "")
+    assert [aside.record.seed for aside in comparison.asides] == [1]
+
+
+def test_any_other_images_are_not_compared_either(tmp_path):
+    record_file(tmp_path / "a.json", CELL, 99.0, changes={"data": "digits"}, n_images=500, experiment=CELL)
+    record_file(tmp_path / "b.json", OMNIGLOT, 99.0, changes={"data": "mine.npy"}, experiment=OMNIGLOT)
+    comparison = compared(tmp_path)
+    assert ours(comparison).incomparable == "data digits instead of mnist-static: not comparable"
+    assert ours(comparison, OMNIGLOT).incomparable == "data mine.npy instead of omniglot: not comparable"
+    assert ours(comparison).difference is ours(comparison, OMNIGLOT).difference is None
+    assert ours(comparison).remarks == ()
+
+
+# ---- what an evaluation says itself ----------------------------------------------------------------------------------
+
+
+def test_an_evaluation_knows_its_iterations_better_than_the_metrics(tmp_path):
+    """The run went on after it was tested, and its metrics are damaged at that."""
+    said = {"iterations": 20_000, "weights_of_step": 19_000}
+    run = run_folder(tmp_path / "run", evaluation(86.0, **said))
+    (run / "metrics.jsonl").write_text('{"step": 1}\nxx\n{"step": 1000000}\n')
+    comparison = compared(tmp_path)
+    assert comparison.problems == ()
+    assert (ours(comparison).shortened, ours(comparison).weights_of) == ("20,000 of 1,000,000 iterations", (19_000,))
+    for text in (to_markdown(comparison), to_html(comparison), printed(comparison)):
+        assert "19,000" in text
+
+
+def test_tests_at_several_lengths_of_a_run_are_told_apart(tmp_path):
+    run = run_folder(tmp_path / "run", evaluation(86.0, iterations=1_000_000))
+    RunFolder(run).write_record("evaluation-K4000-seed7.json", evaluation(90.0, iterations=5000))
+    comparison = compared(tmp_path)
+    assert (ours(comparison).mean, ours(comparison).shortened) == (-86.0, "")
+    assert [aside.record.iterations for aside in comparison.asides] == [5000]
+
+
+@pytest.mark.parametrize("iterations", [0, -1, "many", 1.5, True])
+def test_iterations_that_are_none_are_a_problem(tmp_path, iterations):
+    run = run_folder(tmp_path / "run", evaluation(86.0, iterations=iterations))
+    only_problem(compared(tmp_path), run / EVALUATION, "iterations must be a positive whole number")
+
+
+def test_a_prior_without_log_z(tmp_path):
+    cell = ("table2", "mnist-1-linear", "joint-elbo")
+    record_file(tmp_path / "a.json", cell, 106.7, log_partition=None)
+    found = ours(compared(tmp_path), cell)
+    assert (found.half_width, found.remarks) == (None, ())
+    assert found.difference == pytest.approx(0.0)
+
+
+# ---- the order of the methods ----------------------------------------------------------------------------------------
+
+
+def seeds_of(folder, column, *values, row="mnist-nonlinear", table="table1", **more):
+    for seed, value in enumerate(values):
+        record_file(folder / f"{column}-{seed}.json", (table, row, column), -value, seed=seed, **more)
+
+
+def orders(comparison):
+    return [str(order) for table in comparison.tables for order in table.orders]
+
+
+def test_the_order_of_the_methods(tmp_path):
+    """By hand: three seeds a step of 0.1 apart have sd 0.1, a difference the error 0.082 and t(4) = 2.78 of it is 0.23.
+
+    Published: joint -99.16, concrete -99.54, NVIL -100.00, MuProp -100.66, sd of about 0.1 over 5: all beyond noise.
+    """
+    exact = {"log_partition": None}
+    seeds_of(tmp_path, "joint-elbo", -103.1, -103.0, -102.9, **exact)
+    seeds_of(tmp_path, "concrete", -102.1, -102.0, -101.9, **exact)  # over joint: reversed, beyond the noise
+    seeds_of(tmp_path, "nvil", -103.2, -103.1, -103.0, **exact)  # 0.1 below joint: within the noise
+    seeds_of(tmp_path, "muprop", -103.9, **exact)  # one seed
+    seeds_of(tmp_path, "arm", -101.9, -101.0, -100.1, **exact)  # beyond the paper
+    comparison = compared(tmp_path)
+    (order,) = comparison.tables[0].orders
+    assert (order.row, order.label, order.remark) == ("mnist-nonlinear", "MNIST nonlinear", "")
+    assert order.published == "Joint ELBO > Concrete > NVIL > MuProp"
+    assert order.ours == "ARM ≈ Concrete > Joint ELBO ≈ NVIL ≳ MuProp"
+    assert (order.pairs, order.agreeing, order.reversed) == (6, 5, ("Concrete over Joint ELBO",))
+    line = (
+        "MNIST nonlinear: paper Joint ELBO > Concrete > NVIL > MuProp; "
+        "ours ARM ≈ Concrete > Joint ELBO ≈ NVIL ≳ MuProp; 5 of 6 pairs as published; "
+        "reversed beyond the noise: Concrete over Joint ELBO"
+    )
+    assert orders(comparison) == [line]
+    assert line in printed(comparison)
+    assert html.escape(line) in to_html(comparison)
+    assert "- " + line.replace(">", "&gt;") in to_markdown(comparison)
+    (table, *_) = to_json(comparison)["tables"]
+    assert [one["ours"] for one in table["orders"]] == [order.ours]
+
+
+def test_an_order_says_in_what_the_runs_differ(tmp_path):
+    seeds_of(tmp_path, "joint-elbo", -103.0)
+    seeds_of(tmp_path, "nvil", -105.0, iterations=5000)
+    assert orders(compared(tmp_path)) == [
+        "MNIST nonlinear: paper Joint ELBO > NVIL; ours Joint ELBO ≳ NVIL; 1 of 1 pair as published; ours shortened; "
+        "our runs differ in iterations"
+    ]
+
+
+def test_what_is_within_the_noise_is_not_reversed(tmp_path):
+    """Marginal and joint are within the noise of each other, published and here."""
+    seeds_of(tmp_path, "marginal-elbo", -103.2, -103.0, log_partition=None)
+    seeds_of(tmp_path, "joint-elbo", -103.1, -102.9, log_partition=None)
+    assert orders(compared(tmp_path)) == [
+        "MNIST nonlinear: paper Marginal ELBO ≈ Joint ELBO; ours Joint ELBO ≈ Marginal ELBO; 0 of 1 pair as published"
+    ]
+
+
+def test_an_order_on_other_data_says_so(tmp_path):
+    for column, value in (("rbm-overlapping", -104.0), ("rbm-rolfe", -103.0)):
+        more = {"changes": {"data": "omniglot-substitute"}, "n_images": 8_115, "row": OMNIGLOT[1], "table": OMNIGLOT[0]}
+        seeds_of(tmp_path, column, value, **more)
+    assert orders(compared(tmp_path)) == [
+        "OMNIGLOT 1 nonlinear: paper RBM (overlapping) > RBM (Rolfe); ours RBM (Rolfe) ≳ RBM (overlapping); "
+        "0 of 1 pair as published; ours of other data"
+    ]
+
+
+def test_few_seeds_need_a_larger_difference(tmp_path):
+    """By hand, sd 0.1: of two seeds each t(2) = 4.30 times 0.1 is 0.43; of twenty t(38) = 2.02 times 0.032 is 0.064."""
+    for name, difference, said in (("less", 0.42, "≈"), ("more", 0.44, ">")):
+        for column, value in (("rbm-overlapping", -90.0), ("rbm-rolfe", -90.0 - difference)):
+            around = [value - 0.1 / math.sqrt(2), value + 0.1 / math.sqrt(2)]
+            seeds_of(tmp_path / name, column, *around, row=CELL[1], table=CELL[0], log_partition=None)
+        (line,) = orders(compared(tmp_path / name))
+        assert f"ours RBM (overlapping) {said} RBM (Rolfe)" in line
+    values = np.random.default_rng(0).standard_normal(20)
+    values = 0.1 * (values - values.mean()) / values.std(ddof=1)
+    for name, difference, said in (("less20", 0.063, "≈"), ("more20", 0.065, ">")):
+        for column, value in (("rbm-overlapping", -90.0), ("rbm-rolfe", -90.0 - difference)):
+            seeds_of(tmp_path / name, column, *(values + value), row=CELL[1], table=CELL[0], log_partition=None)
+        (line,) = orders(compared(tmp_path / name))
+        assert f"ours RBM (overlapping) {said} RBM (Rolfe)" in line
+
+
+def test_a_wide_table_is_shown_in_parts(tmp_path):
+    """In a terminal; the paper's columns together, those beyond it below, and there no rows that have nothing."""
+    seeds_of(tmp_path, "arm", -109.25)
+    text = printed(compared(tmp_path), width=100)
+    first, second = text.split("Table 1, continued")
+    assert "Marginal" in first
+    assert "ARM" not in first
+    (part, _) = second.split("Test log-likelihood", maxsplit=1)
+    assert "ARM" in part
+    assert "−109.25 [1]" in part
+    assert "MNIST nonlinear" in part
+    assert "OMNIGLOT" not in part
+    assert "−108.35" not in part
+
+
+def test_an_order_beyond_the_paper_is_compared_with_nothing(tmp_path):
+    for column, value in (("rbm-power", -90.0), ("rbm-overlapping", -91.0)):
+        seeds_of(tmp_path, column, value, row="mnist-4-nonlinear", table="table2", log_partition=None)
+    assert orders(compared(tmp_path)) == ["MNIST 4 nonlinear: RBM (power) ≳ RBM (overlapping)"]
+
+
+def test_brackets_of_log_z_count_as_noise(tmp_path):
+    """0.3 apart, with brackets of half width 0.04 + 0.04 and of 0.2 + 0.2."""
+    for name, width, said in (("narrow", 0.08, "≳"), ("wide", 0.4, "≈")):
+        for column, value in (("rbm-overlapping", -90.0), ("rbm-rolfe", -90.3)):
+            log_z = {"width": width, "consistent": True}
+            seeds_of(tmp_path / name, column, value, row="mnist-1-nonlinear", table="table2", log_partition=log_z)
+        (line,) = orders(compared(tmp_path / name))
+        assert f"ours RBM (overlapping) {said} RBM (Rolfe)" in line
+
+
+def test_one_method_has_no_order(tmp_path):
+    seeds_of(tmp_path, "joint-elbo", -103.0)
+    assert orders(compared(tmp_path)) == []
+    assert "Orders:" not in to_markdown(compared(tmp_path))
+
+
+# ---- runs and their files --------------------------------------------------------------------------------------------
 
 
 def test_bits_per_dimension(tmp_path):
@@ -324,7 +654,7 @@ def test_a_run_folder_and_its_record_file_say_the_same(tmp_path):
     assert train.main([*words.split(), "--data", str(tmp_path / "images.npy"), "--out", str(path)]) == 0
     (tmp_path / "tiny.json").write_text(json.dumps(record_of_run(RunFolder(path))))
     of_folder, of_file = read([path]).records + read([tmp_path / "tiny.json"]).records
-    config = {name: value for name, value in of_folder.config.items() if name != "data_dir"} | {"data": "images.npy"}
+    config = {**of_folder.config, "data": "images.npy"}  # paths stay behind
     assert of_file == replace(of_folder, source=of_file.source, config=config)
     truth = json.loads((path / "evaluation-K3.json").read_text())
     assert of_folder.negative_log_likelihood == truth["negative_log_likelihood"]

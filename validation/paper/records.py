@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dvaepp.config import Config
+from dvaepp.config import CellConfig, Config
 from dvaepp.data.files import reason
 from dvaepp.errors import ConfigError
 from dvaepp.run_folder import RunFolder
@@ -26,38 +26,30 @@ _CONFIG, _ENVIRONMENT, _EVALUATIONS = "config.json", "environment.json", "evalua
 _TOO_LARGE, _TOO_MANY = 1e12, 2**63
 #: Files that only a run leaves: a folder with one of them is meant as a run folder.
 _TRACES = ("metrics.jsonl", "checkpoint.safetensors", "best.safetensors", _ENVIRONMENT)
-_EXPERIMENT_KEYS = ("table", "row", "column")
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """The cell of the paper's tables that a run was made for, in the names of ``published.toml``."""
-
-    table: str
-    row: str
-    column: str
 
 
 @dataclass(frozen=True)
 class Record:
     """One test of one run.
 
-    ``config`` holds what the run states of its hyper-parameters, by name. ``iterations`` are those trained (None: not
-    known), ``half_width`` is half the bracket of log Z (None: the prior has none), ``consistent`` whether its two ends
-    agree.
+    ``config`` holds the hyper-parameters of the run by name; what it does not state is as ``dvaepp.config`` has it by
+    default. ``experiment`` is the cell it was made for, if it says so. ``iterations`` are those trained (None: not
+    known), ``weights_of_step`` is the one whose weights were tested, ``half_width`` half the bracket of log Z (None:
+    the prior has none), ``consistent`` whether its two ends agree.
 
     Units    nats
     """
 
     source: str
     config: Mapping[str, Any]
-    experiment: Experiment | None
+    experiment: CellConfig | None
     seed: int
     iterations: int | None
     device: str
     n_images: int
     n_importance: int
     negative_log_likelihood: float
+    weights_of_step: int | None = None
     test_seed: int | None = None
     half_width: float | None = None
     consistent: bool = True
@@ -178,9 +170,8 @@ class _Reader:
                 raise _Unusable("is no record of a run: it must hold config and evaluations")
             config = _mapping(content, "config")
             environment = content.get("environment")
-            facts = _facts(
-                config, content.get("experiment", config.get("experiment")), content.get("iterations"), environment
-            )
+            named_cell = {} if content.get("experiment") is None else {"experiment": content["experiment"]}
+            facts = _facts({**config, **named_cell}, content.get("iterations"), environment)
             if not isinstance(content["evaluations"], list):
                 raise _Unusable("evaluations must be a list")
             if environment is not None and not isinstance(environment, dict):
@@ -198,23 +189,28 @@ class _Reader:
 
     def _run(self, path: Path, evaluations: Sequence[Path]) -> None:
         """Read a run folder."""
+        if not evaluations:
+            self.waiting.append(shown(path))
+        found = []
+        for file in evaluations:
+            try:
+                found.append((file, _json(file)))
+            except _Unusable as error:
+                self._problem(file, str(error))
+        # a run may have gone on since it was tested: its metrics are asked only for what its tests leave unsaid
+        silent = any(not isinstance(one, dict) or one.get("iterations") is None for _, one in found)
+        iterations = self._iterations(path) if silent else None
+        environment = self._environment(path) if evaluations else None
         try:
-            if not evaluations:
-                self.waiting.append(shown(path))
-            iterations = self._iterations(path) if evaluations else None
-            environment = self._environment(path) if evaluations else None
             config = _json(path / _CONFIG)
             if not isinstance(config, dict):
                 raise _Unusable("must be a table of names and values")
-            facts = _facts(config, config.get("experiment"), iterations, environment)
+            facts = _facts(config, iterations, environment)
         except _Unusable as error:
             self._problem(path / _CONFIG, str(error))
             return
-        for file in evaluations:
-            try:
-                self._evaluation(file, shown(path), facts, _json(file))
-            except _Unusable as error:
-                self._problem(file, str(error))
+        for file, evaluation in found:
+            self._evaluation(file, shown(path), facts, evaluation)
 
     def _iterations(self, path: Path) -> int | None:
         """The last iteration in the metrics of a run; None, with a problem, if there is none."""
@@ -252,9 +248,10 @@ class _Reader:
             if not isinstance(evaluation, dict):
                 raise _Unusable(f"an evaluation must be a table of names and values; got {reprlib.repr(evaluation)}")
             log_z = evaluation.get("log_partition")
-            test_seed = evaluation.get("seed")
             known = dict(facts)
             known["device"] = known["device"] or shown(evaluation.get("device") or "")
+            if evaluation.get("iterations") is not None:
+                known["iterations"] = _count(evaluation, "iterations")
             self.records.append(
                 Record(
                     source,
@@ -262,7 +259,8 @@ class _Reader:
                     n_images=_count(evaluation, "n_images"),
                     n_importance=_count(evaluation, "n_importance"),
                     negative_log_likelihood=_finite(evaluation, "negative_log_likelihood"),
-                    test_seed=test_seed if isinstance(test_seed, int) else None,
+                    weights_of_step=_whole(evaluation.get("weights_of_step")),
+                    test_seed=_whole(evaluation.get("seed")),
                     half_width=None if log_z is None else _finite(_mapping(evaluation, "log_partition"), "width") / 2,
                     consistent=log_z is None or log_z.get("consistent", True) is True,
                 )
@@ -285,18 +283,17 @@ def _is_left_over(path: Path) -> bool:
     return path.name.startswith(".") and ".part" in path.name
 
 
-def _facts(
-    config: Mapping[str, Any], experiment: Any, iterations: Any, environment: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _facts(config: Mapping[str, Any], iterations: Any, environment: Mapping[str, Any] | None) -> dict[str, Any]:
     """What all records of a run share, checked."""
-    stated = {name: value for name, value in config.items() if name != "experiment"}
     try:
-        resolved = Config.from_dict(stated)
+        resolved = Config.from_dict(config)
     except ConfigError as error:
         raise _Unusable(f"its configuration is not one of dvaepp: {error}") from None
+    values = resolved.to_dict()
+    values.pop("experiment", None)
     return {
-        "config": dict(_flat(stated)),
-        "experiment": _experiment(experiment),
+        "config": dict(_flat(values)),
+        "experiment": resolved.experiment if resolved.experiment.table else None,
         "seed": resolved.seed,
         "iterations": None if iterations is None else _count({"iterations": iterations}, "iterations"),
         "device": shown((environment or {}).get("device") or ""),
@@ -309,14 +306,6 @@ def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from value.items()
         else:
             yield name, value
-
-
-def _experiment(value: Any) -> Experiment | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in _EXPERIMENT_KEYS):
-        raise _Unusable(f"experiment must name a {', a '.join(_EXPERIMENT_KEYS)}; got {reprlib.repr(value)}")
-    return Experiment(**{name: value[name] for name in _EXPERIMENT_KEYS})
 
 
 def _json(path: Path) -> Any:
@@ -349,6 +338,11 @@ def _count(values: Mapping[str, Any], name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _TOO_MANY:
         raise _Unusable(f"{name} must be a positive whole number; got {reprlib.repr(value)}")
     return value
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, or None for anything else: for what a record can do without."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _finite(values: Mapping[str, Any], name: str) -> float:

@@ -136,7 +136,7 @@ def tiny_posterior(model: DiscreteVAE, x: Array) -> Posterior:
 
 
 def _prior(model: DiscreteVAE) -> RBM:
-    return RBM(*(parameter.numpy() for parameter in model.prior.detached))
+    return RBM(*(parameter.numpy() for parameter in model.rbm.detached))
 
 
 def likelihood(task: Task, judge: Judge) -> Iterator[Finding]:

@@ -1,157 +1,67 @@
-"""Torch twins of ``reference.smoothing`` and ``reference.posterior``: same names, same formulas, any device.
+"""Overlapping exponentials: the smoothing of the paper's experiments. The twin of ``reference.smoothing.exponential``.
 
-The inverse CDF carries its derivatives itself (automatic differentiation of a quadratic's root divides by quantities
-that vanish). It is evaluated in float64 and rounded once, which makes float32 results exact to their last digit at
-little cost: a batch has some 10^4 latent units, and the branches that only the last digits of a float64 result need are
-left out. Double differentiation is refused. A backend of ``accelerated`` computes the same faster, by ``bridge``.
+A backend of ``accelerated`` computes the same faster, by ``bridge``.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from dvaepp import bridge
-from dvaepp.backend import TORCH
-from dvaepp.errors import ConfigError
+from dvaepp.smoothing.compensated import add, exact, multiply, sigmoid, two_sum
+from dvaepp.smoothing.family import MixtureSmoothing, Solution
 
 _FLAT = 1e-6  # see ``reference.smoothing.exponential``
 _GENTLE, _BALANCED = 4.25, 12.0  # dzeta_dbeta's first arrangement is for beta below both _GENTLE and _BALANCED q
-_ALL_TAIL = -700.0  # below it, sigma(x) = e^x to all digits of a float64
-_SPLITTER = 2.0**27 + 1  # halves the 53 bits of a double
 
 
-@dataclass(frozen=True)
-class OverlappingExponential:
-    """Two overlapping exponentials on [0, 1]; see ``reference.smoothing.OverlappingExponential``.
+@dataclass(frozen=True, eq=False)
+class OverlappingExponential(MixtureSmoothing):
+    """Two overlapping exponentials on [0, 1]; see ``reference.smoothing.OverlappingExponential``."""
 
-    Shapes   beta a number, or a tensor that broadcasts with the other arguments (then it may require a gradient).
-             Backends other than torch take one beta for all arguments.
-    Raises   ConfigError for a number that is not positive and finite. Tensors are not looked into: that would wait for
-             the device at every call.
-    """
+    kind: ClassVar[str] = "exponential"
 
-    beta: float | Tensor
-    backend: str = TORCH
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.beta, Tensor) and not 0 < self.beta < float("inf"):
-            raise ConfigError(f"beta must be positive and finite; got {self.beta}")
-
-    def log_ratio(self, zeta: Tensor) -> Tensor:
-        """log r(zeta|1) - log r(zeta|0), in nats; see ``reference.smoothing.OverlappingExponential.log_ratio``."""
-        return self.beta * (2 * zeta - 1)
-
-    def inverse_cdf(self, rho: Tensor, logit_q: Tensor) -> Tensor:
-        """Smoothed sample for uniform noise, differentiable once in rho, logit_q and a tensor beta.
-
-        See ``reference.smoothing.OverlappingExponential.inverse_cdf`` and ``.inverse_cdf_with_derivatives``.
-        Shapes   rho and logit_q broadcast, on one device; float32 or float64. NaN in gives NaN out.
-        """
-        if self.backend == TORCH:
-            return _InverseCDF.apply(rho, logit_q, self.beta)
-        dtype = torch.promote_types(rho.dtype, logit_q.dtype)
-        rho, logit_q = torch.broadcast_tensors(rho.to(dtype), logit_q.to(dtype))
-        return bridge.inverse_cdf("exponential", rho, logit_q, self.beta, self.backend)
-
-
-def nu(smoothing: OverlappingExponential, zeta: Tensor, logit_q: Tensor) -> Tensor:
-    """q(z=1|zeta, x); see ``reference.posterior.nu``. float32 is computed in float64 and rounded once.
-
-    Departs  in float64 the rounding of beta (2 zeta - 1), which the sigmoid's exponential turns from an absolute error
-             into a relative one, is made up for to first order.
-    """
-    dtype = torch.promote_types(zeta.dtype, logit_q.dtype)
-    beta, zeta, logit_q = _Sharpness.rounded(smoothing.beta, dtype), zeta.to(torch.float64), logit_q.to(torch.float64)
-    x = logit_q + beta * (2 * zeta - 1)
-    seen = torch.sigmoid(x)
-    if dtype == torch.float64:
-        # torch.sigmoid flushes what is below the normal numbers to 0, where it is an exponential; float32 ends earlier.
-        seen = torch.where(x < _ALL_TAIL, x.clamp(max=_ALL_TAIL).exp(), seen)
-        seen = seen * (1 + torch.sigmoid(-x.detach()) * _lost(beta, zeta, logit_q))
-    return seen.to(dtype)
-
-
-@torch.no_grad()
-def _lost(beta: float | Tensor, zeta: Tensor, logit_q: Tensor) -> Tensor:
-    """What float64 loses of logit_q + beta (2 zeta - 1), rounding by rounding; see ``reference.smoothing.compensated``.
-
-    0 for infinite logits, which lose nothing.
-    """
-    sharpness = torch.as_tensor(beta, dtype=torch.float64, device=zeta.device)
-
-    def halves(a: Tensor) -> tuple[Tensor, Tensor]:
-        high = _SPLITTER * a - (_SPLITTER * a - a)
-        return high, a - high
-
-    def of_sum(a: Tensor, b: Tensor, total: Tensor) -> Tensor:
-        part = total - a
-        return (a - (total - part)) + (b - part)
-
-    doubled = 2 * zeta
-    spin = doubled - 1
-    product = sharpness * spin
-    (b1, b0), (s1, s0) = halves(sharpness), halves(spin)
-    lost = ((b1 * s1 - product) + b1 * s0 + b0 * s1) + b0 * s0
-    lost = lost + sharpness * of_sum(doubled, torch.full_like(zeta, -1.0), spin)
-    return (lost + of_sum(logit_q, product, logit_q + product)).nan_to_num(0.0, 0.0, 0.0)
-
-
-class _InverseCDF(torch.autograd.Function):
-    """The inverse CDF with implicit derivatives; those that nobody asks for are not computed."""
-
-    @staticmethod
-    def forward(ctx: Any, rho: Tensor, logit_q: Tensor, beta: float | Tensor) -> Tensor:
-        inputs = {"rho": rho, "logit_q": logit_q} | ({"beta": beta} if isinstance(beta, Tensor) else {})
-        for name, tensor in inputs.items():
-            if tensor.dtype not in (torch.float32, torch.float64):
-                raise TypeError(f"{name} must be float32 or float64; got {tensor.dtype}")
-        dtype = torch.promote_types(rho.dtype, logit_q.dtype)
-        r, logit, sharpness = rho.to(torch.float64), logit_q.to(torch.float64), _Sharpness.of(beta, dtype)
-        root = _root(r, logit, sharpness)
-        needs_rho, needs_logit_q, needs_beta = ctx.needs_input_grad
-        derivatives = (
-            _dzeta_drho(root, sharpness) if needs_rho else None,
-            _dzeta_dlogit_q(root, r, sharpness) if needs_logit_q else None,
-            _dzeta_dbeta(root, logit, sharpness) if needs_beta else None,
+    def _solve(self, rho: Tensor, logit_q: Tensor, careful: bool) -> Solution:
+        s = _Sharpness.of(self.beta, torch.float64 if careful else torch.float32)
+        root = _root(rho, logit_q, s)
+        return Solution(
+            root.zeta,
+            partial(_dzeta_drho, root, s),
+            partial(_dzeta_dlogit_q, root, rho, s),
+            partial(_dzeta_dbeta, root, logit_q, s),
         )
-        ctx.save_for_backward(*(None if x is None else _rounded(x, dtype) for x in derivatives))
-        ctx.inputs = tuple((x.shape, x.dtype) for x in inputs.values())
-        return root.zeta.to(dtype)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads: list[Tensor | None] = [None, None, None]
-        for i, (derivative, (shape, dtype)) in enumerate(zip(ctx.saved_tensors, ctx.inputs, strict=False)):
-            if derivative is not None:
-                product = (grad.detach() * derivative).sum_to_size(shape).to(dtype)
-                grads[i] = _Undifferentiable.apply(product.requires_grad_()) if torch.is_grad_enabled() else product
-        return tuple(grads)
+    def _log_r(self, zeta: Tensor, z: int, beta: Tensor) -> Tensor:
+        return log_r(zeta, z, beta)
 
+    def _r_cdf(self, zeta: Tensor, z: int, beta: Tensor) -> Tensor:
+        return r_cdf(zeta, z, beta)
 
-class _Undifferentiable(torch.autograd.Function):
-    """Passes a gradient on and refuses to differentiate it.
+    def _log_ratio(self, zeta: Tensor, beta: Tensor) -> Tensor:
+        return beta * (2 * zeta - 1)
 
-    Torch's own ``once_differentiable`` refuses only where the upstream gradient is differentiable; elsewhere the second
-    derivative would silently be zero.
-    """
+    def _careful_log_ratio(self, zeta: Tensor, beta: Tensor) -> Tensor:
+        return self._log_ratio(zeta, beta)
 
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad.view_as(grad)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        raise RuntimeError("inverse_cdf is differentiable once; its second derivatives are not implemented")
+    def _careful_nu(self, zeta: Tensor, logit_q: Tensor, beta: Tensor) -> Tensor:
+        ratio = multiply(exact(beta, True), two_sum(2 * zeta, torch.full_like(zeta, -1.0)))
+        return sigmoid(add(exact(logit_q, True), ratio))
 
 
-def _rounded(result: Tensor, dtype: torch.dtype) -> Tensor:
-    limit = torch.finfo(dtype).max
-    return result.clamp(-limit, limit).to(dtype)
+def log_r(zeta: Tensor, z: int, beta: Tensor) -> Tensor:
+    """See ``reference.smoothing.OverlappingExponential.log_r``."""
+    return torch.log(beta) - torch.log(-torch.expm1(-beta)) - beta * (1 - zeta if z else zeta)
+
+
+def r_cdf(zeta: Tensor, z: int, beta: Tensor) -> Tensor:
+    """See ``reference.smoothing.OverlappingExponential.r_cdf``."""
+    at_zero = torch.expm1(-beta * zeta) / torch.expm1(-beta)
+    return torch.exp(-beta * (1 - zeta)) * at_zero if z else at_zero
 
 
 @dataclass(frozen=True)
@@ -306,7 +216,7 @@ def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
     middle = (q_minus_p > -0.5) & (spread.abs() < 0.125 * beta) & (size < beta)
     spread = torch.where(middle, -size - 2 * torch.atanh(torch.where(middle, root.B / S, torch.zeros_like(S))), spread)
     clipped = beta.clamp_max(_GENTLE)
-    of_near = _gentle_imbalance(a.clamp_max(_GENTLE), t.clamp_max(_GENTLE), spread, q_minus_p, clipped)
+    of_near = gentle_imbalance(a.clamp_max(_GENTLE), t.clamp_max(_GENTLE), spread, q_minus_p, clipped)
     of_near = of_near / (2 * S * torch.expm1(clipped))
 
     y = (root.B.abs() + S).clamp_min(tiny)
@@ -320,20 +230,20 @@ def _dzeta_dbeta(root: _Root, logit_q: Tensor, sharpness: _Sharpness) -> Tensor:
     posterior = torch.where(root.B >= 0, larger, smaller)
     complement = torch.where(root.B >= 0, smaller, larger)
     decay_a, decay_t = torch.exp(-a), torch.exp(-t)
-    of_zero = _quadratic_excess(t, decay_t) + decay_t * _linear_excess(a, decay_a)
-    of_one = _quadratic_excess(a, decay_a) + decay_a * _linear_excess(t, decay_t)
+    of_zero = quadratic_excess(t, decay_t) + decay_t * linear_excess(a, decay_a)
+    of_one = quadratic_excess(a, decay_a) + decay_a * linear_excess(t, decay_t)
     of_far = (posterior * of_one - complement * of_zero) / sharpness.one_minus_d
     result = x0 * (x1 * torch.where(near, of_near, of_far))
     return torch.where(root.mirrored, -result, result)
 
 
-def _gentle_imbalance(a: Tensor, t: Tensor, spread: Tensor, q_minus_p: Tensor, beta: Tensor) -> Tensor:
+def gentle_imbalance(a: Tensor, t: Tensor, spread: Tensor, q_minus_p: Tensor, beta: Tensor) -> Tensor:
     """See ``reference.smoothing.series.gentle_imbalance``; spread is t - a, up to where a or t is beyond any use."""
     first = beta * (q_minus_p - spread / 3)
     return first + (q_minus_p * (_cosh_rest(t) + _cosh_rest(a)) - (_sinh_rest(t) - _sinh_rest(a)))
 
 
-def _linear_excess(x: Tensor, decay: Tensor) -> Tensor:
+def linear_excess(x: Tensor, decay: Tensor) -> Tensor:
     """(x - 1 + e^{-x})/x; see ``reference.smoothing.series.linear_excess``."""
     series = torch.zeros_like(x)
     clipped = x.clamp_max(1)
@@ -342,7 +252,7 @@ def _linear_excess(x: Tensor, decay: Tensor) -> Tensor:
     return torch.where(x < 1, series, ((x - 1) + decay) / x)
 
 
-def _quadratic_excess(x: Tensor, decay: Tensor) -> Tensor:
+def quadratic_excess(x: Tensor, decay: Tensor) -> Tensor:
     """(1 - (1 + x) e^{-x})/x; see ``reference.smoothing.series.quadratic_excess``.
 
     Departs  where that subtraction cancels it is e^{-x} (e^x - 1 - x)/x, by a series of positive terms.
