@@ -22,13 +22,12 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from accelerated import BackendUnavailable
 from dvaepp.errors import UserError
+from dvaepp.processes import one_thread_each
 from validation import subjects
 from validation.rows import LOADING, Check, ErrorMap, Finding, Row, Status, Subject, Task, rows_of
 
 #: The checks, in the order in which they are run and shown: modules of this package (see ``rows.Check``).
 CHECKS = ("accuracy", "agreement", "gradients", "statistics", "sabotage")
-
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -55,23 +54,17 @@ def check(name: str) -> Check:
 @contextlib.contextmanager
 def pool(n_workers: int) -> Iterator[ProcessPool]:
     """Processes to perform tasks in; where the block is left in a hurry, what they are doing is stopped."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    try:
-        with ProcessPool(max_workers=n_workers, context=get_context("spawn"), initializer=_begin) as processes:
-            try:
-                yield processes
-            except UserError:
-                raise  # nothing is under way, and who is stopped while starting would complain
-            except BaseException:
-                processes.stop()
-                raise
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with (
+        one_thread_each(),
+        ProcessPool(max_workers=n_workers, context=get_context("spawn"), initializer=_begin) as processes,
+    ):
+        try:
+            yield processes
+        except UserError:
+            raise  # nothing is under way, and who is stopped while starting would complain
+        except BaseException:
+            processes.stop()
+            raise
 
 
 def probe(processes: ProcessPool, names: Sequence[str], time_limit: float) -> Iterator[Subject | Row]:

@@ -6,7 +6,6 @@ outcome holds only what is not there.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import traceback
@@ -21,10 +20,9 @@ from rich.console import Console
 from dvaepp import training
 from dvaepp.errors import NonFiniteError, UserError
 from dvaepp.experiments.plan import Job, State, look
+from dvaepp.processes import one_thread_each
 
 Bundle = tuple[Job, ...]
-
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def in_processes(n_processes: int) -> Engine:
     """Several at a time on this machine; what they would print is in their folders."""
 
     def run(bundles: Sequence[Bundle], where: Where, out: Console) -> Iterator[list[Outcome]]:
-        with _one_thread(), ProcessPool(n_processes, context=get_context("spawn"), initializer=_begin) as processes:
+        with one_thread_each(), ProcessPool(n_processes, context=get_context("spawn"), initializer=_begin) as processes:
             futures: dict[Future[list[Outcome]], Bundle] = {
                 processes.schedule(perform_quietly, args=[bundle, where]): bundle for bundle in bundles
             }
@@ -129,18 +127,3 @@ def _begin() -> None:
     """Where a process starts: an interrupt from the keyboard is for the parent, who then ends us by SIGTERM."""
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes that are started in the block have one thread each: two pools of threads fight over the cores."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
