@@ -23,7 +23,7 @@ from benchmarks.peers import GibbsProblem, Missing
 from benchmarks.pictures import scaling_picture
 from benchmarks.report import HERE, Case, environment, rows, write
 from benchmarks.timing import Timing, measure
-from benchmarks.training import iteration_case_of_a_command
+from benchmarks.training import iteration_case_of_a_command, replicas_cases
 from dvaepp.command import parse, run
 from dvaepp.environment import cpu_name
 
@@ -36,7 +36,7 @@ _BETA = 10.0
 class Command:
     """Time the CPU kernels beside what a user could pick instead."""
 
-    sections: tuple[str, ...] = ("gibbs", "ais", "transforms", "training", "scaling")
+    sections: tuple[str, ...] = ("gibbs", "ais", "transforms", "training", "replicas", "scaling")
     """Sections to run."""
     rounds: int = 9
     """Rounds in which all candidates take turns."""
@@ -188,11 +188,17 @@ def training_cases(backend: Backend, command: Command) -> list[Case]:
     return [iteration_case_of_a_command(backend.name, 3 if command.quick else 20)]
 
 
+def replica_cases(backend: Backend, command: Command) -> list[Case]:
+    """Several seeds as one batched model."""
+    return replicas_cases(torch.device("cpu"), backend.name, _rounds(command))
+
+
 SECTIONS = {
     "gibbs": gibbs_cases,
     "ais": ais_cases,
     "transforms": transform_cases,
     "training": training_cases,
+    "replicas": replica_cases,
     "scaling": scaling_cases,
 }
 

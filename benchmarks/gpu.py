@@ -24,7 +24,7 @@ from benchmarks import peers
 from benchmarks.peers import GibbsProblem, Missing
 from benchmarks.report import HERE, Case, environment, rows, write
 from benchmarks.timing import measure, on_device
-from benchmarks.training import factorial_case, iteration_case, iteration_timings
+from benchmarks.training import factorial_case, iteration_case, iteration_timings, replicas_cases
 from dvaepp.command import parse, run
 from dvaepp.errors import ConfigError
 
@@ -161,6 +161,7 @@ def main(arguments: Sequence[str]) -> int:
         *ais_cases(backends, command),
         iteration_case(iteration_timings(torch.device("cuda"), next(iter(backends)), 20)),
         factorial_case(torch.device("cuda"), next(iter(backends)), 20),
+        *replicas_cases(torch.device("cuda"), next(iter(backends)), 20),
     ]
     judged = "not judged in this run (--skip-tests)" if command.skip_tests else "pytest -m gpu passed in this run"
     absent = [f"{name}: {why.reason}" for name, why in missing.items()]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -80,6 +81,33 @@ def factorial_case(device: torch.device, backend: str, n_rounds: int) -> Case:
     table = rows(measure(candidates, n_rounds, _clock(device)), 1, factorial)
     title = 'Training iteration, "MNIST 1 nonlin.", with an RBM and with a factorial prior'
     return Case(title, "iterations per second (times are in units of the factorial prior's)", table)
+
+
+def replicas_cases(device: torch.device, backend: str, n_rounds: int, n_replicas: int = 5) -> list[Case]:
+    """One iteration of several seeds as one batched model, beside as many iterations of each alone."""
+    rbm = preset(_PRESET)
+    small = replace(
+        rbm,
+        model=replace(rbm.model, prior="directed", batch_norm=False),
+        optimisation=replace(rbm.optimisation, batch_size=24),
+    )
+    cases = []
+    for title, config in (("Table 1's size (batch 24, factorial prior)", small), ('"MNIST 1 nonlin." (RBM)', rbm)):
+        configs = [replace(config, seed=seed) for seed in range(n_replicas)]
+        alone = [Trainer(one, random_images(), device, backend) for one in configs]
+        together = f"{n_replicas} replicas as one model"
+        candidates: dict[str, Callable[[], object]] = {
+            together: Trainer(configs, random_images(), device, backend).iterate,
+            f"{n_replicas} runs, one after the other": partial(_iterate_all, alone),
+        }
+        table = rows(measure(candidates, n_rounds, _clock(device)), n_replicas, together)
+        cases.append(Case(f"Replicas: an iteration of {n_replicas} seeds, {title}", "run iterations per second", table))
+    return cases
+
+
+def _iterate_all(trainers: Sequence[Trainer]) -> None:
+    for trainer in trainers:
+        trainer.iterate()
 
 
 def _clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
