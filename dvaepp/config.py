@@ -159,7 +159,8 @@ class OptimisationConfig:
     adam_beta2: float = 0.999
     """Decay of Adam's average of squared gradients."""
     control_rate: float = 10.0
-    """Learning rate of baselines, temperatures and other control variates, in units of the model's."""
+    """Learning rate of baselines, temperatures and other control variates, in units of the model's; their Adam has
+    torch's own epsilon."""
     weight_decay: float = 1e-4
     """L2 penalty on the weights of the networks and the couplings W; biases are free."""
     kl_warmup: float = 0.3

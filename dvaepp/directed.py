@@ -93,12 +93,17 @@ def marginal_kl(smoothing: MixtureSmoothing, zeta: Tensor, logit_q: Tensor, logi
 
     [softplus(l_q + R) - softplus(l_q)] - [softplus(l_p + R) - softplus(l_p)], R = log r(zeta|1) - log r(zeta|0).
 
+    With s the sign of R each bracket is softplus(-s l - |R|) - softplus(-s l), but for max(R, 0), which drops out of
+    the difference. So R may be infinite, as it is where a zeta of the power function rounds to 0 or 1.
+
     Shapes   zeta, logit_q, logit_p (..., N) that broadcast, finite -> their common shape
     """
     ratio = smoothing.log_ratio(zeta.double())
+    sign = torch.where(ratio < 0, -torch.ones_like(ratio), torch.ones_like(ratio))
 
     def seen(logit: Tensor) -> Tensor:
-        return softplus(logit + ratio, threshold=_THRESHOLD) - softplus(logit, threshold=_THRESHOLD)
+        logit = -sign * logit
+        return softplus(logit - sign * ratio, threshold=_THRESHOLD) - softplus(logit, threshold=_THRESHOLD)
 
     return (seen(logit_q.double()) - seen(logit_p.double())).to(logit_q.dtype)
 

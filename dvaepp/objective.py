@@ -24,7 +24,7 @@ class Terms:
 
     ELBO = log_likelihood - KL,  KL = log Z - entropy + cross_entropy. For an RBM ``log_partition_surrogate`` has the
     gradient of log Z but not its value (see the function of that name); a directed prior has log Z = 0. Of the marginal
-    KL entropy and cross-entropy are those of zeta, relative to the density r(zeta|0).
+    KL entropy and cross-entropy are those of zeta, relative to the density of fair units, (r(zeta|0) + r(zeta|1))/2.
     """
 
     log_likelihood: Tensor

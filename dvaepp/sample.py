@@ -1,7 +1,7 @@
 """Draw from a trained model: ``python -m dvaepp.sample RUN``.
 
-Ancestral samples: z from the RBM prior by tempering and Gibbs sweeps, then x ~ p(x|z). One row per prior sample: the
-mean image first, then binary images drawn from it.
+Ancestral samples: z from the prior, of an RBM by tempering and Gibbs sweeps, then x ~ p(x|z). One row per prior sample:
+the mean image first, then binary images drawn from it.
 """
 
 from __future__ import annotations

@@ -67,6 +67,8 @@ def main(arguments: Sequence[str]) -> int:
         configs = [replace(config, seed=config.seed + index) for index in range(command.replicas)]
         path = command.out or Path("runs") / f"{command.preset}-{datetime.now():%Y%m%d-%H%M%S}"
         paths = [path] if len(configs) == 1 else [path / f"{_REPLICA}{own.seed}" for own in configs]
+        if len(paths) > 1 and ((path / "config.json").exists() or _replicas(path)):  # --resume would take them together
+            RunFolder.refuse_existing(path)
         session = begin(paths, configs, command.device, command.backend, out)
     else:
         paths = _paths(command.resume)
@@ -88,10 +90,13 @@ _REPLICA, _MOST_REPLICAS = "seed-", 1000
 
 def _paths(folder: Path) -> list[Path]:
     """The run folder itself, or those of the runs in it that are trained as one."""
-    if (folder / "config.json").exists() or not folder.is_dir():
-        return [folder]
-    found = [path for path in folder.iterdir() if path.name.removeprefix(_REPLICA).isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(_REPLICA))) or [folder]
+    return [folder] if (folder / "config.json").exists() else _replicas(folder) or [folder]
+
+
+def _replicas(folder: Path) -> list[Path]:
+    """The run folders in a folder that were begun as replicas, by seed."""
+    found = [path for path in folder.glob(f"{_REPLICA}*") if path.name.removeprefix(_REPLICA).isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(_REPLICA)))
 
 
 def _read(arguments: Sequence[str]) -> Command:

@@ -110,9 +110,10 @@ class _Run:
     def gradient_variance(self) -> float:
         """Mean variance of the entries of the encoders' gradient, over batches and noise, from Adam's averages.
 
-        m averages the gradient with weights (1 - b) b^k, so E[m^2] = mean^2 + variance (1 - b)/(1 + b), and v averages
-        its square: variance = (v - m^2) (1 + b)/(2 b), both corrected for their start. It looks back some 1/(1 - beta2)
-        steps, over which the gradient's mean is taken as constant.
+        After n steps m is an average of gradients with weights in proportion to b^k, whose squares sum to
+        w = (1 - b)/(1 + b) (1 + b^n)/(1 - b^n), so E[m^2] = mean^2 + w variance; v averages their squares. So the
+        variance is (v - m^2)/(1 - w). It looks back some 1/(1 - beta2) steps, over which the gradient's mean is taken
+        as constant. 0 before there are two gradients.
         """
         total, count = 0.0, 0
         for name, leaf in self.leaves.items():
@@ -120,8 +121,11 @@ class _Run:
             if name.startswith("encoders.") and state:
                 b1, b2 = self.optimiser.defaults["betas"]
                 n = float(state["step"])
+                if n < 2:
+                    return 0.0
                 mean, square = state["exp_avg"] / (1 - b1**n), state["exp_avg_sq"] / (1 - b2**n)
-                total += float((square - mean * mean).sum(dtype=torch.float64)) * (1 + b1) / (2 * b1)
+                squared_weights = (1 - b1) / (1 + b1) * (1 + b1**n) / (1 - b1**n)
+                total += float((square - mean * mean).sum(dtype=torch.float64)) / (1 - squared_weights)
                 count += leaf.numel()
         return max(0.0, total / count) if count else 0.0
 
@@ -190,6 +194,7 @@ class Trainer:
         try:
             terms, loss, control_loss = self._objective(x, noise, optimisation.kl_weight_at(self.step))
         except DomainError as error:  # from a backend that looks at what it is given: the last update was too large
+            self._check_weights()  # knows whose they are
             raise NonFiniteError(f"the model became NaN or infinite at iteration {self.step + 1}: {error}") from error
         with torch.no_grad():
             values = torch.stack(list(terms.named().values())).double().view(len(_TERMS), -1)
@@ -278,9 +283,15 @@ class Trainer:
             raise NonFiniteError(f"the term {name} became NaN or infinite at iteration {step}{self._which(seed)}")
 
     def _check_weights(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            if not parameter.isfinite().all():
-                raise NonFiniteError(f"the weights {name} became NaN or infinite at iteration {self.step}")
+        """Raise NonFiniteError if a parameter of the model or of the control variates is NaN or infinite."""
+        for name, parameter in (*self.model.named_parameters(), *self.controls.named_parameters()):
+            finite = parameter.isfinite()
+            if not finite.all():
+                first = int(finite.view(self.n_replicas, -1).all(1).logical_not().nonzero()[0])
+                raise NonFiniteError(
+                    f"the weights {name} became NaN or infinite at iteration {self.step}"
+                    f"{self._which(self.configs[first].seed)}"
+                )
 
     def _which(self, seed: int) -> str:
         return f" (replica of seed {seed})" if self.n_replicas > 1 else ""
@@ -356,7 +367,9 @@ class Trainer:
         )
         for name, value in asdict(validation).items():
             if not np.isfinite(value):
-                raise NonFiniteError(f"the validation's {name} became NaN or infinite at iteration {self.step}")
+                raise NonFiniteError(
+                    f"the validation's {name} became NaN or infinite at iteration {self.step}{self._which(config.seed)}"
+                )
         return validation
 
     def save(self, folders: Sequence[RunFolder]) -> None:

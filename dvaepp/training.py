@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ def complete(
 
 
 def begin(paths: Sequence[Path], configs: Sequence[Config], device: str, backend: str, out: Console) -> Session:
-    """A session of new runs, whose folders are made.
+    """A session of new runs, whose folders are made: all of them, or none.
 
     Raises   as ``complete``; RunError if a folder exists.
     """
@@ -67,10 +68,15 @@ def begin(paths: Sequence[Path], configs: Sequence[Config], device: str, backend
     trainer = Trainer(configs, dataset, on, choice.name)
     for path in paths:
         RunFolder.refuse_existing(path)
-    folders = [
-        RunFolder.create(path, config, on, choice.name, functools.partial(trainer.save_one, index))
-        for index, (path, config) in enumerate(zip(paths, configs, strict=True))
-    ]
+    folders: list[RunFolder] = []
+    try:
+        for index, (path, config) in enumerate(zip(paths, configs, strict=True)):
+            fill = functools.partial(trainer.save_one, index)
+            folders.append(RunFolder.create(path, config, on, choice.name, fill))
+    except BaseException:
+        for folder in folders:  # nothing but where it would have begun
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
     return Session(trainer, folders, dataset, choice, out)
 
 
@@ -245,10 +251,11 @@ class Session:
         self._record(writers, "valid", [asdict(validation) for validation in validations])
         for validation, best, config in zip(validations, better, self.trainer.configs, strict=True):
             which = "" if len(self.folders) == 1 else f"seed {config.seed}  "
+            log_z = f"log Z {validation.log_partition:8.3f} ± {validation.log_partition_se:.3f}  "
             self.out.print(
                 f"iteration {self.trainer.step:>7}  {which}validation -log p {-validation.log_marginal:8.3f}  "
                 f"-ELBO {-validation.elbo:8.3f}  KL {validation.kl:7.3f}  "
-                f"log Z {validation.log_partition:8.3f} ± {validation.log_partition_se:.3f}  "
+                f"{log_z if config.model.prior == 'rbm' else ''}"
                 f"{self.trainer.seconds:6.0f} s{'  best' if best else ''}"
             )
 

@@ -78,6 +78,22 @@ def test_marginal_kl_is_the_references(kind):
     np.testing.assert_allclose(by_zeta.numpy(), (wanted.dkl_dlog_ratio * ratio)[:, 0], rtol=1e-6, atol=1e-9)
 
 
+def test_marginal_kl_where_zeta_decides_the_unit():
+    # the densities of the power function at 0 and 1 are infinite: what is left is the ratio of q and p, or of 1 - these
+    zeta, logit_q, logit_p = (
+        x.requires_grad_() for x in grid(np.array([0.0, 1e-300, 1.0]), LOGITS[1:-1], LOGITS[1:-1])
+    )
+    ours = marginal_kl(create("power", 7.0), zeta, logit_q, logit_p)
+    sides = (torch.where(zeta == 1, logit, -logit) for logit in (logit_q.detach(), logit_p.detach()))
+    wanted = [-np.logaddexp(0, -side.detach().numpy()) for side in sides]
+    np.testing.assert_allclose(ours.detach().numpy(), wanted[0] - wanted[1], rtol=1e-14, atol=1e-13)
+    gradients = torch.autograd.grad(ours.sum(), (zeta, logit_q, logit_p))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    z, q, p = (zeta == 1).double(), logit_q.detach().sigmoid(), logit_p.detach().sigmoid()
+    torch.testing.assert_close(gradients[1], z - q, rtol=0, atol=1e-14)
+    torch.testing.assert_close(gradients[2], p - z, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.0])
 def test_concrete_kl_is_the_ratio_of_the_references_densities(temperature):
     rho, logit_q, logit_p = grid(np.array([1e-3, 0.3, 0.5, 0.9]), LOGITS[3:-2], LOGITS[3:-2])
