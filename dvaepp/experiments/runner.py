@@ -24,6 +24,10 @@ from dvaepp.processes import one_thread_each
 
 Bundle = tuple[Job, ...]
 
+_SAVED = "interrupted and saved"
+#: In a process of a pool: whether it was told to end.
+_ended: list[bool] = []
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -83,7 +87,17 @@ def perform_quietly(bundle: Bundle, where: Where) -> list[Outcome]:
     try:
         return perform(bundle, where, Console(quiet=True))
     except KeyboardInterrupt:
-        return [Outcome(job, "interrupted and saved") for job in bundle]
+        return [Outcome(job, _SAVED) for job in bundle]
+
+
+def _perform_until_ended(bundle: Bundle, where: Where) -> list[Outcome]:
+    """As ``perform_quietly``, in a process of a pool, which hands it the next bundle even while it is being ended."""
+    if _ended:
+        return [Outcome(job, "not begun: the command was ended") for job in bundle]
+    outcomes = perform_quietly(bundle, where)
+    if any(outcome.problem == _SAVED for outcome in outcomes):
+        _ended.append(True)
+    return outcomes
 
 
 def here(bundles: Sequence[Bundle], where: Where, out: Console) -> Iterator[list[Outcome]]:
@@ -99,7 +113,7 @@ def in_processes(n_processes: int) -> Engine:
     def run(bundles: Sequence[Bundle], where: Where, out: Console) -> Iterator[list[Outcome]]:
         with one_thread_each(), ProcessPool(n_processes, context=get_context("spawn"), initializer=_begin) as processes:
             futures: dict[Future[list[Outcome]], Bundle] = {
-                processes.schedule(perform_quietly, args=[bundle, where]): bundle for bundle in bundles
+                processes.schedule(_perform_until_ended, args=[bundle, where]): bundle for bundle in bundles
             }
             waiting = set(futures)
             try:

@@ -28,7 +28,7 @@ from dvaepp.checkpoint import save
 from dvaepp.config import Config
 from dvaepp.errors import ConfigError, NonFiniteError, RunError
 from dvaepp.evaluate import record_name
-from dvaepp.experiments import tables
+from dvaepp.experiments import runner, tables
 from dvaepp.experiments.plan import Job, Plan, State, bundles, look
 from dvaepp.experiments.runner import Outcome, Where, perform
 from dvaepp.experiments.tables import Cell
@@ -742,6 +742,24 @@ def started(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     words = [sys.executable, "-m", "dvaepp.experiment", *map(str, arguments)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_process_that_was_told_to_end_begins_nothing_more(table, tmp_path, monkeypatch):
+    """A pool hands a process its next run as soon as the last one is saved, though the command is being ended."""
+    jobs = plan_of(table, tmp_path, n_seeds=3).jobs(Cell("plain", "rbm"))
+    begun = []
+
+    def perform_one(bundle, where, out):
+        begun.append(bundle)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return [Outcome(job) for job in bundle]
+
+    monkeypatch.setattr(runner, "perform", perform_one)
+    monkeypatch.setattr(runner, "_ended", [])
+    problems = [runner._perform_until_ended((job,), Where())[0].problem for job in jobs]
+    assert problems == ["", "interrupted and saved", "not begun: the command was ended"]
+    assert begun == [(jobs[0],), (jobs[1],)]
 
 
 def test_runs_in_processes_are_saved_when_the_command_is_ended(table, tmp_path, bars):
