@@ -53,7 +53,7 @@ class RBM(nn.Module):
 
     def energy(self, z1: Tensor, z2: Tensor) -> Tensor:
         """Energy in nats, (..., B, N1), (..., B, N2) -> (..., B); see ``reference.boltzmann.energy``."""
-        return -_dot(z1, self.a1) - _dot(z2, self.a2) - ((z1 @ self.W) * z2).sum(-1)
+        return -dot_rows(z1, self.a1) - dot_rows(z2, self.a2) - ((z1 @ self.W) * z2).sum(-1)
 
     def logits_z2(self, z1: Tensor) -> Tensor:
         """Logits of the second side given the first; see ``reference.boltzmann.logits_z2``."""
@@ -65,10 +65,10 @@ class RBM(nn.Module):
 
     def log_marginal_z1(self, z1: Tensor) -> Tensor:
         """Unnormalised log p(z1) in nats, (..., B, N1) -> (..., B); see ``reference.boltzmann.log_marginal_z1``."""
-        return _dot(z1, self.a1) + log_softplus_sum(self.logits_z2(z1))
+        return dot_rows(z1, self.a1) + log_softplus_sum(self.logits_z2(z1))
 
 
-def _dot(rows: Tensor, vector: Tensor) -> Tensor:
+def dot_rows(rows: Tensor, vector: Tensor) -> Tensor:
     """(..., B, N) and (..., N) -> (..., B)."""
     return rows @ vector if vector.ndim == 1 else (rows @ vector.unsqueeze(-1)).squeeze(-1)
 
@@ -95,7 +95,7 @@ def cross_entropy(rbm: RBM, mu: Tensor, nu: Tensor, n_groups: int) -> Tensor:
                 first, second = slice(group.start, n1), slice(0, group.stop - n1)
                 excess = mu1[..., first] - nu1[..., first]
                 coupling = coupling + ((excess @ rbm.W[..., first, second]) * mu2[..., second]).sum(-1)
-    return -_dot(mu1, rbm.a1) - _dot(mu2, rbm.a2) - coupling
+    return -dot_rows(mu1, rbm.a1) - dot_rows(mu2, rbm.a2) - coupling
 
 
 def group_energy(rbm: RBM, group: slice, mu: Tensor, before: Tensor) -> Tensor:
@@ -108,13 +108,13 @@ def group_energy(rbm: RBM, group: slice, mu: Tensor, before: Tensor) -> Tensor:
     """
     n1 = rbm.n1
     if group.stop <= n1:
-        return -_dot(mu, rbm.a1[..., group])
+        return -dot_rows(mu, rbm.a1[..., group])
     inside = max(0, n1 - group.start)  # units of the group on the first side: only a middle group has both kinds
     mu1, mu2 = mu[..., :inside], mu[..., inside:]
     second = slice(max(0, group.start - n1), group.stop - n1)
     partners = torch.cat([before[..., : n1 - inside], mu1], dim=-1)  # of the group's units on the second side
     logits2 = _affine(rbm.a2[..., second], partners, rbm.W[..., second])
-    own = _dot(mu1, rbm.a1[..., group.start : n1]) if inside else 0.0
+    own = dot_rows(mu1, rbm.a1[..., group.start : n1]) if inside else 0.0
     return -own - (mu2 * logits2).sum(-1)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from dvaepp.estimators import draw
 from dvaepp.networks.feedforward import feedforward
 from dvaepp.smoothing import MixtureSmoothing
 
@@ -55,7 +56,7 @@ class DirectedPrior(nn.Module):
         for g in range(1 + len(self.networks)):
             logits = self.logits(g, drawn)
             noise = rho[..., first : first + logits.shape[-1]]
-            drawn.append((noise > torch.sigmoid(-logits)).to(rho.dtype))
+            drawn.append(draw(noise, logits))
             first += logits.shape[-1]
         return torch.cat(drawn, dim=-1)
 

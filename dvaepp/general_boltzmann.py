@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dvaepp.boltzmann import dot_rows
 from reference.boltzmann_kl import group_slices
 from reference.single_site import colouring
 from reference.vocabulary import Array, BoltzmannMachine, DomainError, check_count
@@ -62,7 +63,7 @@ class GeneralBoltzmann(nn.Module):
 
     def energy(self, z: Tensor) -> Tensor:
         """Energy in nats, (..., B, N) -> (..., B); see ``reference.general_boltzmann.energy``."""
-        return -_dot(z, self.a) - ((z @ self.J) * z).sum(-1) / 2
+        return -dot_rows(z, self.a) - ((z @ self.J) * z).sum(-1) / 2
 
     def logits(self, z: Tensor) -> Tensor:
         """Logits of every unit given all others, (..., B, N); see ``reference.general_boltzmann.logits``."""
@@ -84,12 +85,7 @@ def cross_entropy(machine: GeneralBoltzmann, mu: Tensor, nu: Tensor, n_groups: i
         group[members] = g
     once, same = machine.J.triu(), group[:, None] == group
     seen = mu @ (once * same) + nu @ (once * ~same)
-    return -_dot(mu, machine.a) - (seen * mu).sum(-1)
-
-
-def _dot(rows: Tensor, vector: Tensor) -> Tensor:
-    """(..., B, N) and (..., N) -> (..., B)."""
-    return (rows @ vector.unsqueeze(-1)).squeeze(-1)
+    return -dot_rows(mu, machine.a) - (seen * mu).sum(-1)
 
 
 def _as_edges(edges: Sequence[tuple[int, int]] | Array | Tensor, n: int) -> Array:

@@ -152,8 +152,9 @@ class Trainer:
         self.runs = [_Run(own, images.reseeded(own.seed), device, backend) for own in self.configs]
         n_pixels = dataset.train.shape[1]
         models = [build_model(own, n_pixels) for own in self.configs]
+        train_mean = images.mean().cpu()
         for model in models:
-            model.initialise(images.mean().cpu())
+            model.initialise(train_mean)
         self.model = replicas.stack(models).to(device)
         self.controls = replicas.stack([_build_controls(own, n_pixels) for own in self.configs]).to(device)
         self._leaves = replicas.Leaves(self.model, self.n_replicas)

@@ -19,6 +19,7 @@ from torch.nn.functional import softplus
 from dvaepp.boltzmann import RBM, entropy, group_energy
 from dvaepp.directed import DirectedPrior, joint_kl
 from dvaepp.errors import ConfigError
+from dvaepp.estimators import draw
 from dvaepp.networks.feedforward import feedforward
 from dvaepp.smoothing import Smoothing
 from reference.boltzmann_kl import group_slices
@@ -93,7 +94,7 @@ class DiscreteVAE(nn.Module):
         """
         return self._draw(
             x,
-            lambda logit, group: (rho[..., group] > torch.sigmoid(-logit)).to(x.dtype),
+            lambda logit, group: draw(rho[..., group], logit),
             rho.shape[-2] // x.shape[-2],
         )
 
@@ -130,7 +131,7 @@ class DiscreteVAE(nn.Module):
         n1 = self.prior.n1
         return self.prior.energy(z[..., :n1], z[..., n1:])
 
-    def _draw(self, x: Tensor, draw: Callable[[Tensor, slice], Tensor], n_draws: int = 1) -> Posterior:
+    def _draw(self, x: Tensor, latent: Callable[[Tensor, slice], Tensor], n_draws: int = 1) -> Posterior:
         latents: list[Tensor] = []
         logits: list[Tensor] = []
         repeated = x
@@ -141,7 +142,7 @@ class DiscreteVAE(nn.Module):
             if g == 0 and n_draws > 1:  # sees the image alone: once is enough for all its draws
                 logit = logit.repeat_interleave(n_draws, dim=-2)
             logits.append(logit)
-            latents.append(draw(logit, group))
+            latents.append(latent(logit, group))
         return Posterior(torch.cat(latents, dim=-1), torch.cat(logits, dim=-1))
 
 

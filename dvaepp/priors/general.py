@@ -65,10 +65,6 @@ class BoltzmannMachine(GeneralBoltzmann, BoltzmannPrior):
             made.couplings.copy_(torch.from_numpy(machine.J[edges[:, 0], edges[:, 1]]))
         return made
 
-    def unnormalised_log_prob(self, z: Tensor) -> Tensor:
-        """Minus the energy in nats, (..., B, N) -> (..., B)."""
-        return -self.energy(z)
-
     def cross_entropy(self, mu: Tensor, nu: Tensor, n_groups: int) -> Tensor:
         """See ``dvaepp.general_boltzmann.cross_entropy``."""
         return general_boltzmann.cross_entropy(self, mu, nu, n_groups)

@@ -22,8 +22,12 @@ class BoltzmannPrior(nn.Module):
         """Number of units."""
 
     @abstractmethod
+    def energy(self, z: Tensor) -> Tensor:
+        """Energy in nats, (..., B, N) -> (..., B)."""
+
     def unnormalised_log_prob(self, z: Tensor) -> Tensor:
         """Minus the energy in nats, (..., B, N) -> (..., B)."""
+        return -self.energy(z)
 
     @abstractmethod
     def cross_entropy(self, mu: Tensor, nu: Tensor, n_groups: int) -> Tensor:

@@ -48,10 +48,6 @@ class RestrictedBoltzmann(RBM, BoltzmannPrior):
         """Energy in nats of z (..., B, N), or of its two sides, as for any ``RBM`` -> (..., B)."""
         return super().energy(*self.sides(z1)) if z2 is None else super().energy(z1, z2)
 
-    def unnormalised_log_prob(self, z: Tensor) -> Tensor:
-        """Minus the energy in nats, (..., B, N) -> (..., B)."""
-        return -self.energy(z)
-
     def cross_entropy(self, mu: Tensor, nu: Tensor, n_groups: int) -> Tensor:
         """See ``dvaepp.boltzmann.cross_entropy``."""
         return boltzmann.cross_entropy(self, mu, nu, n_groups)
