@@ -30,7 +30,8 @@ from dvaepp.command import parse, run
 from dvaepp.config import SMOOTHED, ModelConfig
 from dvaepp.control_variates import ControlVariates
 from dvaepp.environment import cpu_name
-from dvaepp.models.feedforward import DiscreteVAE, bernoulli_log_prob
+from dvaepp.likelihoods import bernoulli_log_prob
+from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.objective import directed_terms, terms
 from dvaepp.replicas import stack
 from dvaepp.score_objective import noise_shape, score_step

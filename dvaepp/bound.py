@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dvaepp.models.feedforward import DiscreteVAE, bernoulli_log_prob
+from dvaepp.boltzmann import RBM
+from dvaepp.models import HierarchicalVAE, Model
 from dvaepp.partition import Base
+from dvaepp.randomness import generator
+from dvaepp.world import World
 
 #: Variance over images of q(z=1|x) above which a latent unit is called active (Burda et al. 2015).
 ACTIVE = 0.01
 
 _BASE_IMAGES = 2000  # images whose posterior means set the base of annealing
-_BATCH = 64  # images at a time
-_ROWS = 8192  # latent samples decoded at a time: 25 MB of float32 pixels at 28x28, which stays near the cache
 
 
 class StreamingLogMeanExp:
@@ -69,10 +70,11 @@ class Likelihood:
 
 
 @torch.no_grad()
-def likelihood(model: DiscreteVAE, x: Tensor, n_importance: int, generator: torch.Generator) -> Likelihood:
+def likelihood(model: Model, x: Tensor, n_importance: int, noise: torch.Generator) -> Likelihood:
     """Importance-sampled likelihood of images in the binary limit.
 
-    w_k = log p(x|z_k) - E(z_k) - log q(z_k|x), z_k ~ q(z|x), so that log p(x) ~ log mean_k e^{w_k} - log Z.
+    w_k = log p(x|z_k) - E(z_k) - log q(z_k|x), z_k ~ q(z|x), so that log p(x) ~ log mean_k e^{w_k} - log Z. Local
+    latents enter likewise, with log p(h_k|z_k) - log q(h_k|z_k, x).
 
     Source   DVAE++ (arXiv:1802.04920), section 7; Burda et al. (2015), eq. (8).
     Shapes   x (B, D) in {0, 1} -> Likelihood of (B,). The model must be in evaluation mode.
@@ -84,50 +86,62 @@ def likelihood(model: DiscreteVAE, x: Tensor, n_importance: int, generator: torc
     reconstruction_sum = torch.zeros_like(weight_sum)
     done = 0
     while done < n_importance:
-        k = min(n_importance - done, max(1, _ROWS // rows))
-        repeated = x.repeat_interleave(k, dim=0)
-        # in (0, 1]: a rho of 0 (once in 2^24 draws) would pick z = 0 even where q(z=0) = e^-40, and weigh e^40 too much
-        rho = 1 - torch.rand((rows * k, model.n_latents), generator=generator, device=x.device)
-        draw = model.binary_posterior(x, rho)
-        z = draw.latents
-        reconstruction = bernoulli_log_prob(repeated, model.decode(z)).double()
-        log_q = bernoulli_log_prob(z, draw.logit_q).double()
-        log_weights = (reconstruction - model.energy(z).double() - log_q).view(rows, k)
+        k = min(n_importance - done, max(1, model.rows_at_a_time // rows))
+        log_weights, reconstruction = model.log_weights(x, k, noise)
         stream.add(log_weights)
         weight_sum += log_weights.sum(1)
-        reconstruction_sum += reconstruction.view(rows, k).sum(1)
+        reconstruction_sum += reconstruction.sum(1)
         done += k
     return Likelihood(stream.result(), weight_sum / n_importance, reconstruction_sum / n_importance)
 
 
 @torch.no_grad()
 def likelihood_of_all(
-    model: DiscreteVAE,
+    model: Model,
     images: Tensor,
     n_importance: int,
-    generator: torch.Generator,
+    seed: int,
+    purpose: str,
+    world: World | None = None,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Likelihood:
-    """``likelihood`` of many images (N, D) uint8 in {0, 1}; ``advance`` hears how many more are done."""
-    parts = []
-    for batch in images.split(_BATCH):
-        parts.append(likelihood(model, batch.float(), n_importance, generator))
-        advance(len(batch))
-    return Likelihood.concatenate(parts)
+    """``likelihood`` of many images (N, D) uint8; ``advance`` hears how many more are done.
+
+    A few images are worked off at a time, by noise of their own, named by the seed, the purpose and the first of them;
+    so it is the same noise however many processes share the images. All of them get all results.
+    """
+    world = World() if world is None else world
+    batches = list(images.split(model.images_at_a_time(n_importance)))
+    own = []
+    for index in range(world.rank, len(batches), world.size):
+        noise = generator(images.device, seed, f"{purpose} {index}")
+        own.append(likelihood(model, batches[index].float(), n_importance, noise))
+        advance(world.size * len(batches[index]))
+    shares = [iter(share) for share in world.gather(own)]
+    return Likelihood.concatenate([next(shares[index % world.size]) for index in range(len(batches))])
 
 
 @torch.no_grad()
-def posterior_means(model: DiscreteVAE, images: Tensor, generator: torch.Generator, batch_size: int = 1000) -> Tensor:
-    """q(z=1|x, earlier z) of images (N, D) uint8 in {0, 1}, one draw of the earlier groups each: (N, n_latents)."""
-    means = []
-    for batch in images.split(batch_size):
-        x = batch.float()
-        rho = torch.rand((len(x), model.n_latents), generator=generator, device=x.device)
-        means.append(model.binary_posterior(x, rho).logit_q.sigmoid())
-    return torch.cat(means)
+def posterior_means(model: Model, images: Tensor, noise: torch.Generator, batch_size: int = 1000) -> Tensor:
+    """Means of the global latents given images (N, D) uint8, one draw of the earlier groups each: (N, n_latents).
+
+    q(z=1|x, earlier z) of binary ones.
+    """
+    return torch.cat([model.posterior_means(batch.float(), noise) for batch in images.split(batch_size)])
 
 
-def posterior_base(model: DiscreteVAE, images: Tensor, generator: torch.Generator) -> Base:
+def posterior_base(model: Model, images: Tensor, noise: torch.Generator) -> Base:
     """Base of annealing fitted to the posterior's means over the first of the images (N, D) uint8 in {0, 1}."""
-    means = posterior_means(model, images[:_BASE_IMAGES], generator).mean(0)
-    return Base.fitted(means, model.rbm.n1)
+    assert isinstance(model.prior, RBM)
+    means = posterior_means(model, images[:_BASE_IMAGES], noise).mean(0)
+    return Base.fitted(means, model.prior.n1)
+
+
+@torch.no_grad()
+def local_kl_of_all(model: HierarchicalVAE, images: Tensor, noise: torch.Generator) -> Tensor:
+    """Mean KL of each local group over images (N, D) uint8, in nats, (J,): one draw each, in the binary limit."""
+    total = torch.zeros(model.local_shape[0], dtype=torch.float64, device=images.device)
+    for batch in images.split(model.images_at_a_time(1)):
+        inferred = model.infer(batch.float(), model.noise(len(batch), noise), None)
+        total += model.local_kl(inferred, None).sum(0, dtype=torch.float64)
+    return total / len(images)

@@ -288,7 +288,7 @@ def cross_entropy(a1: Tensor, a2: Tensor, W: Tensor, mu: Tensor, nu: Tensor, n_g
     mutates_args=("z1", "z2", "step"),
     schema=(
         "(Tensor a1, Tensor a2, Tensor W, Tensor(a!) z1, Tensor(b!) z2, Tensor(c!) step,"
-        " int n_sweeps, int seed, str backend) -> ()"
+        " int n_sweeps, int seed, str backend, int first_chain) -> ()"
     ),
 )
 def _gibbs_(
@@ -301,12 +301,13 @@ def _gibbs_(
     n_sweeps: int,
     seed: int,
     backend: str,
+    first_chain: int,
 ) -> None:
     with _at_work(backend, a1=a1, a2=a2, W=W, z1=z1, z2=z2, step=step) as running:
         states = _array(z1), _array(z2)
         # On a device the kernel reads the counter when it runs: a captured graph goes on at each replay.
         now = step.item() if running.device == "cpu" else step.view(1)
-        running.gibbs(_machine(a1, a2, W), states[0], n_sweeps, seed % _UNSIGNED, now, out=states)
+        running.gibbs(_machine(a1, a2, W), states[0], n_sweeps, seed % _UNSIGNED, now, first_chain, out=states)
         step.add_(n_sweeps)
 
 
@@ -321,6 +322,7 @@ def _(
     n_sweeps: int,
     seed: int,
     backend: str,
+    first_chain: int,
 ) -> None:
     return None
 
@@ -336,13 +338,14 @@ def gibbs_(
     n_sweeps: int,
     seed: int,
     backend: str,
+    first_chain: int = 0,
 ) -> None:
     """Carry chains ``n_sweeps`` sweeps on, in place; see ``accelerated.protocol.Backend.gibbs``. ``step`` moves on too.
 
     Shapes   z1 (B, N1), z2 (B, N2) contiguous, step () int64, on the machine's device
     """
     signed = seed - _UNSIGNED if seed >= _UNSIGNED // 2 else seed
-    _gibbs_(a1.detach(), a2.detach(), W.detach(), z1, z2, step, n_sweeps, signed, backend)
+    _gibbs_(a1.detach(), a2.detach(), W.detach(), z1, z2, step, n_sweeps, signed, backend, first_chain)
 
 
 class Replicas(NamedTuple):

@@ -13,7 +13,8 @@ import tyro
 
 from dvaepp.errors import ConfigError
 
-Prior = Literal["rbm", "directed"]
+Network = Literal["linear", "nonlinear", "convolutional"]
+Prior = Literal["rbm", "directed", "factorial", "normal"]
 Smoothing = Literal[
     "exponential", "logistic", "power", "gaussian", "uniform-exponential", "spike-exponential", "concrete"
 ]
@@ -35,17 +36,19 @@ class ModelConfig:
     """Binary latent units; even, for each half is one side of the RBM prior."""
     groups: int = 1
     """Inference groups: 1 is a factorial posterior, 2 infers the second half of z given the first."""
-    network: Literal["linear", "nonlinear"] = "nonlinear"
-    """One linear map each way, or tanh layers with batch normalisation."""
+    network: Network = "nonlinear"
+    """linear, nonlinear: one linear map each way, or tanh layers with batch normalisation (Tables 1 and 2).
+    convolutional: DVAE++, whose latents here are the global ones, with a hierarchy of local ones (Table 3)."""
     hidden: int = 200
-    """Width of a hidden layer (nonlinear only)."""
+    """Width of a hidden layer (not linear; of convolutional, in the networks of the global latents)."""
     layers: int = 2
-    """Hidden layers each way (nonlinear only)."""
+    """Hidden layers each way (as hidden)."""
     batch_norm: bool = True
     """Batch normalisation in the hidden layers (nonlinear only)."""
     prior: Prior = "rbm"
     """rbm: a restricted Boltzmann machine between the two halves of z. directed: p(z_g | z of earlier groups), each
-    group factorial, the first with learned logits."""
+    group factorial, the first with learned logits. Of convolutional also factorial: learned logits, whatever the
+    inference groups; and normal: normal latents in place of binary ones."""
     estimator: Estimator = "joint"
     """Gradient in the posterior. Through smoothed samples: joint (eqs. 4 and 6), marginal (eq. 5, directed prior only),
     rolfe (rbm and spike-exponential only). Through binary samples: straight-through, nvil, muprop, rebar, relax, vimco,
@@ -65,7 +68,7 @@ class ModelConfig:
             value = getattr(self, name)
             if value is not None and not 1e-2 <= value <= 1e3:
                 raise ConfigError(f"{name} must lie in [0.01, 1000], where the smoothing was validated; got {value}")
-        _one_of(self, "network", ("linear", "nonlinear"))
+        _one_of(self, "network", get_args(Network))
         _one_of(self, "prior", get_args(Prior))
         _one_of(self, "smoothing", get_args(Smoothing))
         _one_of(self, "estimator", get_args(Estimator))
@@ -73,6 +76,16 @@ class ModelConfig:
             raise ConfigError(f"latents must be even, one half for each side of the RBM prior; got {self.latents}")
         if self.latents % self.groups:
             raise ConfigError(f"groups must divide latents ({self.latents}); got {self.groups}")
+        if self.prior in ("factorial", "normal") and self.network != "convolutional":
+            raise ConfigError(
+                f"prior {self.prior} is for network convolutional; with {self.network} use directed, which is "
+                "factorial for one group"
+            )
+        if self.network == "convolutional" and self.estimator not in SMOOTHED:
+            raise ConfigError(
+                f"network convolutional is trained through smoothed samples; estimator {self.estimator} takes binary "
+                f"ones: use {', '.join(SMOOTHED)}"
+            )
         self._check_estimator()
 
     def _check_estimator(self) -> None:
@@ -85,7 +98,7 @@ class ModelConfig:
             )
         if estimator == "marginal" and rbm:
             raise ConfigError(
-                "estimator marginal needs prior directed, for q(zeta) under an RBM has no closed form; got prior rbm: "
+                "estimator marginal needs a directed prior, for p(zeta) of an RBM has no closed form; got prior rbm: "
                 "use estimator joint"
             )
         if estimator == "marginal" and smoothing == "spike-exponential":
@@ -120,11 +133,62 @@ class ModelConfig:
     @property
     def hidden_sizes(self) -> tuple[int, ...]:
         """Widths of the hidden layers of each network."""
-        return (self.hidden,) * self.layers if self.network == "nonlinear" else ()
+        return (self.hidden,) * self.layers if self.network != "linear" else ()
 
     def beta_at(self, done: float) -> float:
         """Sharpness after a fraction ``done`` of the iterations."""
         return self.beta if self.beta_end is None else self.beta + (self.beta_end - self.beta) * done
+
+
+Local = Literal["normal", "bernoulli"]
+Decoder = Literal["unconditional", "conditional"]
+Likelihood = Literal["bernoulli", "logistic-mixture"]
+
+
+@dataclass(frozen=True)
+class HierarchyConfig:
+    """The local latents of DVAE++, its networks and its likelihood; for network convolutional only."""
+
+    local: Local = "normal"
+    """Local latents: normal, or bernoulli, smoothed as the global ones and trained by the marginal KL of eq. (5)."""
+    local_groups: int = 16
+    """Groups of local latents, each inferred and generated given all earlier ones."""
+    local_channels: int = 32
+    """Local latents of a group at each position of their map."""
+    decoder: Decoder = "unconditional"
+    """unconditional: all pixels at once. conditional: a coarse image first, then each finer scale given the coarser."""
+    likelihood: Likelihood = "bernoulli"
+    """bernoulli: binary pixels (grey images are binarised). logistic-mixture: 256 levels, grey or colour."""
+    mixtures: int = 10
+    """Components of a mixture (logistic-mixture only)."""
+    width: int = 32
+    """Channels at full resolution; twice as many after each halving."""
+    depth: int = 1
+    """Residual blocks at each scale of encoder and decoder."""
+    halvings: int = 3
+    """Halvings from the image to the coarsest map; images are laid on a canvas whose sides are multiples of
+    2**halvings, 28x28 on 32x32."""
+    local_halvings: int = 2
+    """Halvings from the image to the map of the local latents."""
+    balancing: bool = True
+    """While the weight of the KL rises, weigh each local group's KL by its share of all."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("local", Local), ("decoder", Decoder), ("likelihood", Likelihood)):
+            _one_of(self, name, get_args(choices))
+        _positive(self, "local_groups", "local_channels", "mixtures", "width", "depth", "halvings")
+        if self.halvings > _MOST_HALVINGS:
+            raise ConfigError(f"halvings must lie in 1..{_MOST_HALVINGS}; got {self.halvings}")
+        if not 0 <= self.local_halvings <= self.halvings:
+            raise ConfigError(f"local_halvings must lie in 0..halvings ({self.halvings}); got {self.local_halvings}")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels after 0, 1, ... halvings."""
+        return tuple(self.width * 2**halvings for halvings in range(self.halvings + 1))
+
+
+_MOST_HALVINGS = 8  # a map of one position from 256 x 256
 
 
 @dataclass(frozen=True)
@@ -165,6 +229,12 @@ class OptimisationConfig:
     """L2 penalty on the weights of the networks and the couplings W; biases are free."""
     kl_warmup: float = 0.3
     """Fraction of the iterations over which the weight of the KL rises from 0 to 1."""
+    gradient_clip: float | None = None
+    """Largest norm of the gradient of all parameters together; longer ones are shortened to it."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, which is tested in place of the last ones; 0: none."""
+    accumulate: int = 1
+    """Pieces in which a batch is worked off, to save memory (network convolutional only)."""
 
     def __post_init__(self) -> None:
         _positive(self, "iterations", "batch_size", "learning_rate", "adam_epsilon", "control_rate")
@@ -172,6 +242,12 @@ class OptimisationConfig:
         if not 0 <= self.adam_beta2 < 1:
             raise ConfigError(f"adam_beta2 must lie in [0, 1); got {self.adam_beta2}")
         _not_negative(self, "weight_decay")
+        if self.gradient_clip is not None:
+            _positive(self, "gradient_clip")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema must lie in [0, 1); got {self.ema}")
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ConfigError(f"accumulate must lie in 1..batch_size ({self.batch_size}); got {self.accumulate}")
         if not 0 <= self.kl_warmup <= 1:
             raise ConfigError(f"kl_warmup must lie in [0, 1], a fraction of the iterations; got {self.kl_warmup}")
         if self.batch_size < 2:
@@ -198,8 +274,8 @@ class DataConfig:
     """The images."""
 
     data: str = "digits"
-    """Registered name (digits, mnist-static, mnist, omniglot, omniglot-substitute), or the path of your .npy, .npz,
-    .amat file or folder of PNGs."""
+    """Registered name (digits, mnist-static, mnist, omniglot, omniglot-substitute, caltech-silhouettes, cifar10,
+    cifar10-subset), or the path of your .npy, .npz, .amat, .tar.gz file or folder of PNGs."""
     data_dir: str | None = None
     """Folder with the files of a registered data set; without it they are downloaded once and cached."""
     binarisation: Literal["dynamic", "static"] = "dynamic"
@@ -239,6 +315,22 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class ExecutionConfig:
+    """How network convolutional is computed; nothing here changes what, but for rounding."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the networks while they train, by automatic casting; the bound's terms, the prior and all tests stay in
+    float32."""
+    channels_last: bool = False
+    """Memory layout of the maps."""
+    recompute: bool = False
+    """Compute each local group again in the backward pass, to keep less: memory for time."""
+
+    def __post_init__(self) -> None:
+        _one_of(self, "precision", ("float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
 class CellConfig:
     """The cell of the paper's tables that a run is made for, by the names of ``validation.paper``; or none."""
 
@@ -257,10 +349,12 @@ class Config:
     """All of a run but its name and its device."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
+    hierarchy: HierarchyConfig = field(default_factory=HierarchyConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
     data: DataConfig = field(default_factory=DataConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     seed: int = 0
     """Seed of everything that is drawn: initial weights, batches, noise, chains."""
     experiment: Annotated[CellConfig, tyro.conf.Suppress] = field(default_factory=CellConfig)
@@ -269,12 +363,36 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must lie in 0..2**63 - 1; got {self.seed}")
+        if self.optimisation.accumulate > 1 and not self.convolutional:
+            raise ConfigError(
+                f"accumulate must be 1 for network {self.model.network}, whose batches are normalised as a whole; got "
+                f"{self.optimisation.accumulate}"
+            )
+        if self.execution != ExecutionConfig() and not self.convolutional:
+            raise ConfigError(
+                f"precision, channels_last and recompute are for network convolutional; got network "
+                f"{self.model.network}: leave them out"
+            )
+        smoothing = self.model.smoothing
+        if self.convolutional and self.hierarchy.local == "bernoulli" and smoothing in _WITHOUT_NU:
+            raise ConfigError(
+                f"local bernoulli is trained by the marginal KL, which needs a mixture with a density; got smoothing "
+                f"{smoothing}: use another smoothing, or local normal"
+            )
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether the model is DVAE++, with local latents."""
+        return self.model.network == "convolutional"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, for JSON; without ``experiment`` if the run was made for no cell."""
+        """Plain nested dictionary, for JSON; without ``experiment`` if the run was made for no cell, without
+        ``hierarchy`` and ``execution`` if they are for another kind of model."""
         values = dataclasses.asdict(self)
         if not self.experiment.table:
             del values["experiment"]
+        if not self.convolutional:
+            del values["hierarchy"], values["execution"]
         return values
 
     def with_evaluation(self, **changes: Any) -> Config:
@@ -291,23 +409,26 @@ class Config:
 
     def differences(self, other: Config) -> list[tuple[str, Any, Any]]:
         """(flag, value here, value there) of every hyper-parameter that differs."""
-        mine, theirs = (_flat(dataclasses.asdict(replace(config, experiment=CellConfig()))) for config in (self, other))
+        mine, theirs = (flat(dataclasses.asdict(replace(config, experiment=CellConfig()))) for config in (self, other))
         return [(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of nested tables by the names of their own: no two hyper-parameters share one."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(_flat(value) if isinstance(value, Mapping) else {key: value})
-    return flat
+        found.update(flat(value) if isinstance(value, Mapping) else {key: value})
+    return found
 
 
 _SECTIONS: dict[str, type] = {
     "model": ModelConfig,
+    "hierarchy": HierarchyConfig,
     "prior": PriorConfig,
     "optimisation": OptimisationConfig,
     "data": DataConfig,
     "evaluation": EvaluationConfig,
+    "execution": ExecutionConfig,
     "experiment": CellConfig,
 }
 
@@ -406,8 +527,42 @@ def _digits() -> Preset:
     return Preset(config, "the default: 4,000 real digits shipped with the package, sized for a laptop")
 
 
+def _dvaepp(about: str, data: str, model: ModelConfig, hierarchy: HierarchyConfig, **optimisation: Any) -> Preset:
+    """DVAE++ of a size for a CPU; the sizes of Table 3 are in dvaepp/experiments/table3.toml."""
+    config = Config(
+        model=replace(model, network="convolutional", hidden=128, layers=1),
+        hierarchy=hierarchy,
+        data=DataConfig(data=data),
+        prior=PriorConfig(chains=200, sweeps=10),
+        optimisation=OptimisationConfig(
+            learning_rate=2e-3, weight_decay=1e-5, gradient_clip=1000.0, ema=0.999, **optimisation
+        ),
+        evaluation=EvaluationConfig(validate_every=5_000, checkpoint_every=1_000, valid_importance=1, n_importance=100),
+    )
+    return Preset(config, about)
+
+
+#: 28x28 halved twice, so without a margin, and few channels.
+_NARROW = HierarchyConfig(local_groups=4, local_channels=8, width=8, halvings=2, local_halvings=2)
+
+
 PRESETS: dict[str, Preset] = {
     "digits": _digits(),
+    "digits-dvaepp": _dvaepp(
+        "DVAE++ on the digits shipped with the package: RBM 8x8 of global latents, 4 groups of local ones; minutes",
+        "digits",
+        ModelConfig(latents=16, groups=2),
+        _NARROW,
+        iterations=2_000,
+        batch_size=50,
+    ),
+    "mnist-dvaepp": _dvaepp(
+        "DVAE++ on dynamically binarised MNIST, as digits-dvaepp, sized for two hours of two CPU cores",
+        "mnist",
+        ModelConfig(latents=16, groups=2),
+        _NARROW,
+        iterations=25_000,
+    ),
     **{
         f"{data}-{groups}-{network}": _table2(data, groups, network)
         for data in ("mnist-static", "mnist")

@@ -24,16 +24,18 @@ from torch import Tensor
 from dvaepp import data
 from dvaepp.backend import AUTO, choose
 from dvaepp.boltzmann import RBM
-from dvaepp.bound import ACTIVE, Likelihood, likelihood_of_all, posterior_base, posterior_means
+from dvaepp.bound import ACTIVE, Likelihood, likelihood_of_all, local_kl_of_all, posterior_base, posterior_means
 from dvaepp.command import choose_device, console, device_name, parse, run
 from dvaepp.config import Config
 from dvaepp.data.batches import to_device
 from dvaepp.errors import ConfigError
-from dvaepp.models.feedforward import DiscreteVAE
+from dvaepp.models import HierarchicalVAE, Model
 from dvaepp.partition import bracket
 from dvaepp.randomness import generator, named_seed
 from dvaepp.run_folder import RunFolder
-from dvaepp.trainer import load_best
+from dvaepp.trainer import images_of, load_best
+from dvaepp.world import World
+from reference.likelihoods import bits_per_dimension
 from reference.partition import Bracket
 
 PROG = "evaluate"
@@ -104,15 +106,18 @@ def load_data(config: Config, images: str | None = None, data_dir: str | None = 
 
 
 def evaluate(
-    model: DiscreteVAE,
+    model: Model,
     dataset: data.Dataset,
     config: Config,
     device: torch.device,
     out: Console,
     seed: int,
     backend: str,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Test a model on all test images and return the record, numbers in nats.
+
+    The processes of a world share the images; log Z is estimated by each, by the same numbers.
 
     Raises   ConfigError for a negative seed.
     """
@@ -121,9 +126,7 @@ def evaluate(
     started = time.perf_counter()
     settings = config.evaluation
     noise = generator(device, seed, "test")
-    valid, test = (
-        to_device(dataset.binarised_split(split, config.data.binarisation_seed), device) for split in ("valid", "test")
-    )
+    valid, test = (to_device(images_of(dataset, split, config), device) for split in ("valid", "test"))
     log_z = None
     if isinstance(model.prior, RBM):
         with out.status("log Z by annealed importance sampling, both directions ..."):
@@ -138,9 +141,14 @@ def evaluate(
     with progress_bar(out) as progress:
         task = progress.add_task(f"test images, {settings.n_importance} samples each", total=len(test), terms="")
         advance = functools.partial(progress.advance, task)
-        result = likelihood_of_all(model, test, settings.n_importance, noise, advance)
+        result = likelihood_of_all(model, test, settings.n_importance, seed, "test of images", world, advance)
     record = summarise(result, log_z, settings.n_importance)
     activity = posterior_means(model, test, noise).var(0, correction=0)
+    if isinstance(model, HierarchicalVAE):
+        record["local_kl"] = local_kl_of_all(model, test, noise).tolist()
+        if model.levels > 1:
+            nats = record["negative_log_likelihood"]
+            record["bits_per_dimension"] = float(bits_per_dimension(nats, dataset.test.shape[1]))
     record |= {
         "data": dataset.name,
         "active_units": int((activity > ACTIVE).sum()),
@@ -242,6 +250,7 @@ def print_result(record: dict[str, Any], out: Console) -> None:
         ("ELBO", f"{record['elbo']:.3f}", f"{record['elbo_se']:.3f}", "one sample, binary limit"),
         ("KL", f"{record['kl']:.3f}", f"{record['kl_se']:.3f}", "of q(z|x) to the prior"),
         ("reconstruction", f"{record['reconstruction']:.3f}", f"{record['reconstruction_se']:.3f}", "E log p(x|z)"),
+        *_hierarchical_rows(record),
         (
             "active units",
             f"{record['active_units']}",
@@ -262,6 +271,18 @@ def print_result(record: dict[str, Any], out: Console) -> None:
             "Raise --ais-temperatures.",
             style="bold red",
         )
+
+
+def _hierarchical_rows(record: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What is told of models with local latents, and of images of many levels."""
+    rows = []
+    if "bits_per_dimension" in record:
+        rows.append(("bits per dimension", f"{record['bits_per_dimension']:.4f}", "", "-log p(x) / (D log 2)"))
+    if "local_kl" in record:
+        largest, smallest = max(record["local_kl"]), min(record["local_kl"])
+        note = f"of {len(record['local_kl'])} groups, {smallest:.3f} to {largest:.3f} each"
+        rows.append(("local KL", f"{sum(record['local_kl']):.3f}", "", note))
+    return rows
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Command:
     """
 
     table: Annotated[str, tyro.conf.Positional]
-    """table1, table2, or a FILE.toml of your own in the form of dvaepp/experiments/table1.toml."""
+    """table1, table2, table3, or a FILE.toml of your own in the form of dvaepp/experiments/table1.toml."""
     cell: Words = ()
     """ROW/COLUMN: names, aliases (rbm is rbm-overlapping), beginnings of one name, or wildcards in quotes, as
     'mnist-1-*/rbm-*'; by default all cells of the paper."""

@@ -53,22 +53,24 @@ class PersistentChains(nn.Module):
         return torch.cat([self.z1, self.z2], dim=1)
 
     @torch.no_grad()
-    def run(self, rbm: RBM, n_sweeps: int, backend: str = TORCH) -> None:
-        """Advance all chains by ``n_sweeps`` block sweeps.
+    def run(self, rbm: RBM, n_sweeps: int, backend: str = TORCH, own: slice = slice(None)) -> None:
+        """Advance all chains by ``n_sweeps`` block sweeps, or ``own`` rows of them, as if all were advanced.
 
         Backends of ``accelerated`` draw the reference's numbers: the same chains on every one of them. ``torch`` draws
         its own, and reads ``step`` back from the device once a call.
         """
         if n_sweeps == 0:
             return
+        z1, z2 = self.z1[own], self.z2[own]
         if backend != TORCH:
-            bridge.gibbs_(*rbm.detached, self.z1, self.z2, self.step, n_sweeps, self.seed, backend)
+            bridge.gibbs_(*rbm.detached, z1, z2, self.step, n_sweeps, self.seed, backend, own.start or 0)
             return
-        z1, z2, first = self.z1, self.z2, int(self.step)
+        first = int(self.step)
         numbers = AddressedUniforms(z1.device, z1.dtype, self.seed, "gibbs")
         for step in range(first, first + n_sweeps):
             numbers.at(step)
-            z1, z2 = sweep(rbm, z1, numbers.draw(*self.z2.shape), numbers.draw(*self.z1.shape))
-        self.z1.copy_(z1)
-        self.z2.copy_(z2)
+            u2, u1 = numbers.draw(*self.z2.shape), numbers.draw(*self.z1.shape)
+            z1, z2 = sweep(rbm, z1, u2[own], u1[own])
+        self.z1[own] = z1
+        self.z2[own] = z2
         self.step += n_sweeps

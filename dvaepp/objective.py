@@ -6,7 +6,8 @@ Here are the estimators that differentiate through a smoothed sample; those with
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,10 @@ from torch import Tensor
 
 from dvaepp.boltzmann import RBM, cross_entropy, entropy
 from dvaepp.directed import DirectedPrior, concrete_kl, joint_kl, marginal_kl
-from dvaepp.models.feedforward import DiscreteVAE, bernoulli_log_prob
+from dvaepp.likelihoods import bernoulli_log_prob
+from dvaepp.models.feedforward import DiscreteVAE, Posterior
+from dvaepp.models.hierarchical import HierarchicalVAE, Noise, Normal
+from dvaepp.normal import kl as normal_kl
 from dvaepp.smoothing import MixtureSmoothing, Smoothing, nu
 
 
@@ -25,21 +29,40 @@ class Terms:
     ELBO = log_likelihood - KL,  KL = log Z - entropy + cross_entropy. For an RBM ``log_partition_surrogate`` has the
     gradient of log Z but not its value (see the function of that name); a directed prior has log Z = 0. Of the marginal
     KL entropy and cross-entropy are those of zeta, relative to the density of fair units, (r(zeta|0) + r(zeta|1))/2.
+
+    ``local_kl`` is the KL of each group of local latents, of models that have any. ``balance``, of their number, is
+    what each is multiplied by in the loss, besides the weight of all.
     """
 
     log_likelihood: Tensor
     entropy: Tensor
     cross_entropy: Tensor
     log_partition_surrogate: Tensor
+    local_kl: tuple[Tensor, ...] = ()
 
-    def loss(self, kl_weight: float) -> Tensor:
+    def loss(self, kl_weight: float, balance: Tensor | None = None) -> Tensor:
         """What training minimises: the negative ELBO with the KL weighted; its value lacks log Z (see above)."""
         kl = self.log_partition_surrogate - self.entropy + self.cross_entropy
+        if self.local_kl:
+            local = torch.stack(self.local_kl)
+            kl = kl + (local if balance is None else local * balance).sum()
         return kl_weight * kl - self.log_likelihood
 
     def named(self) -> dict[str, Tensor]:
         """The terms by name, for checks and logs."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        names = term_names(len(self.local_kl))
+        parts = (self.log_likelihood, self.entropy, self.cross_entropy, self.log_partition_surrogate, *self.local_kl)
+        return dict(zip(names, parts, strict=True))
+
+
+def term_names(n_local_groups: int = 0) -> tuple[str, ...]:
+    """The names of the terms, in order."""
+    local = tuple(f"{LOCAL_KL}{group}" for group in range(n_local_groups))
+    return ("log_likelihood", "entropy", "cross_entropy", "log_partition_surrogate", *local)
+
+
+#: Beginning of the names of the local groups' KL.
+LOCAL_KL = "local_kl_"
 
 
 def terms(
@@ -58,19 +81,24 @@ def terms(
     Source   DVAE++ (arXiv:1802.04920), eq. (6) and the form after it; ``reference.boltzmann_kl.kl``.
     Shapes   x (..., B, D) in {0, 1}, rho (..., B, N) uniform, z1 and z2 (..., L, N/2) samples of the prior
     """
-    prior = model.rbm
     draw = model.smoothed_posterior(x, rho, smoothing)
-    mu = draw.logit_q.sigmoid()
-    seen = mu  # one group: mean field
-    if model.n_groups > 1:
-        seen = spike_nu(*draw) if rolfe else nu(smoothing, *draw)
-    # The entropies are torch's own on every backend: for a batch of 100 x 200 those of ``bridge`` take longer on a CPU.
+    own, cross = _rbm_terms(model.rbm, draw, smoothing, model.n_groups, rolfe)
     return Terms(
         log_likelihood=bernoulli_log_prob(x, model.decode(draw.latents)).mean(-1),
-        entropy=entropy(draw.logit_q).sum(-1).mean(-1),
-        cross_entropy=cross_entropy(prior, mu, seen, model.n_groups).mean(-1),
-        log_partition_surrogate=log_partition_surrogate(prior, z1, z2),
+        entropy=own,
+        cross_entropy=cross,
+        log_partition_surrogate=log_partition_surrogate(model.rbm, z1, z2),
     )
+
+
+def _rbm_terms(prior: RBM, draw: Posterior, smoothing: Smoothing, n_groups: int, rolfe: bool) -> tuple[Tensor, Tensor]:
+    """Entropy and cross-entropy of a draw under an RBM."""
+    mu = draw.logit_q.sigmoid()
+    seen = mu  # one group: mean field
+    if n_groups > 1:
+        seen = spike_nu(*draw) if rolfe else nu(smoothing, *draw)
+    # The entropies are torch's own on every backend: for a batch of 100 x 200 those of ``bridge`` take longer on a CPU.
+    return entropy(draw.logit_q).sum(-1).mean(-1), cross_entropy(prior, mu, seen, n_groups).mean(-1)
 
 
 def directed_terms(
@@ -90,6 +118,19 @@ def directed_terms(
     assert isinstance(model.prior, DirectedPrior)
     draw = model.smoothed_posterior(x, rho, smoothing)
     logit_p = model.prior.all_logits([draw.latents[..., group] for group in model.groups])
+    own, cross = _directed(draw, logit_p, rho, smoothing, marginal)
+    return Terms(
+        log_likelihood=bernoulli_log_prob(x, model.decode(draw.latents)).mean(-1),
+        entropy=own,
+        cross_entropy=cross,
+        log_partition_surrogate=torch.zeros_like(own),
+    )
+
+
+def _directed(
+    draw: Posterior, logit_p: Tensor, rho: Tensor, smoothing: Smoothing, marginal: bool
+) -> tuple[Tensor, Tensor]:
+    """Entropy and cross-entropy of a draw from noise rho under a directed prior of logits logit_p."""
     if not marginal:
         kl = joint_kl(draw.logit_q, logit_p)
         own = entropy(draw.logit_q.detach())
@@ -102,12 +143,53 @@ def directed_terms(
         own = -marginal_kl(smoothing, draw.latents.detach(), draw.logit_q.detach(), fair)
     # The KL comes as one number, without cancellation between its parts; the entropy is only logged.
     own = own.sum(-1).mean(-1)
+    return own, kl.sum(-1).mean(-1) + own
+
+
+def hierarchical_terms(
+    model: HierarchicalVAE,
+    x: Tensor,
+    noise: Noise,
+    smoothing: Smoothing,
+    estimator: str,
+    samples: tuple[Tensor, Tensor] | None,
+) -> Terms:
+    """The bound's terms of DVAE++ for one batch, by one reparameterised sample of all latents for each image.
+
+    The global latents' KL is that of ``terms`` or ``directed_terms``, or of normal variables to standard ones; the
+    local groups' are ``HierarchicalVAE.local_kl``. ``samples`` are of the RBM, if the prior is one.
+
+    Source   DVAE++ (arXiv:1802.04920), section 6.
+    Shapes   x (B, D), noise of B images, samples (L, N/2) each
+    """
+    inferred = model.infer(x, noise, smoothing)
+    draw = Posterior(inferred.zeta, inferred.q_z)
+    surrogate = torch.zeros((), device=x.device)
+    if isinstance(inferred.q_z, Normal):
+        standard = torch.zeros_like(inferred.zeta)
+        own = (inferred.q_z.log_std + _NORMAL_ENTROPY).sum(-1).mean(-1)
+        cross = own + normal_kl(*inferred.q_z, standard, standard).sum(-1).mean(-1)
+    elif isinstance(model.prior, RBM):
+        assert samples is not None
+        own, cross = _rbm_terms(model.prior, draw, smoothing, model.n_groups, estimator == "rolfe")
+        surrogate = log_partition_surrogate(model.prior, *samples)
+    else:
+        assert model.prior is not None
+        logit_p = model.prior.all_logits([inferred.zeta[..., group] for group in model.prior_groups])
+        own, cross = _directed(draw, logit_p, noise.z, smoothing, estimator == "marginal")
+    with model.casting():
+        log_likelihood = model.decoder.log_prob(inferred.state, x).mean(-1)
     return Terms(
-        log_likelihood=bernoulli_log_prob(x, model.decode(draw.latents)).mean(-1),
+        log_likelihood=log_likelihood,
         entropy=own,
-        cross_entropy=kl.sum(-1).mean(-1) + own,
-        log_partition_surrogate=torch.zeros_like(own),
+        cross_entropy=cross,
+        log_partition_surrogate=surrogate,
+        local_kl=tuple(model.local_kl(inferred, smoothing).mean(0).unbind()),
     )
+
+
+#: Entropy of a standard normal variable, in nats.
+_NORMAL_ENTROPY = (1 + math.log(2 * math.pi)) / 2
 
 
 def log_partition_surrogate(prior: RBM, z1: Tensor, z2: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+#: Uniform noise is kept off 0, where logits are infinite: torch's float32 numbers are multiples of 2^-24.
+SMALLEST_UNIFORM = 2.0**-25
+
 
 def named_seed(seed: int, purpose: str) -> int:
     """A seed in [0, 2**63) for one purpose, from the run's seed."""

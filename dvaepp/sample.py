@@ -1,11 +1,13 @@
 """Draw from a trained model: ``python -m dvaepp.sample RUN``.
 
 Ancestral samples: z from the prior, of an RBM by tempering and Gibbs sweeps, then x ~ p(x|z). One row per prior sample:
-the mean image first, then binary images drawn from it.
+the mean image first, then binary images drawn from it. Of DVAE++ each row shares its global latents, as in the paper's
+figure 4, and every image has local latents of its own.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +22,10 @@ from dvaepp.atomic import temporary
 from dvaepp.backend import AUTO, choose
 from dvaepp.boltzmann import RBM
 from dvaepp.command import choose_device, console, parse, run
+from dvaepp.directed import DirectedPrior
 from dvaepp.errors import ConfigError
 from dvaepp.evaluate import load_data
+from dvaepp.models import HierarchicalVAE
 from dvaepp.pictures import prior_chains, prior_states, save_grid
 from dvaepp.randomness import generator, named_seed
 from dvaepp.run_folder import RunFolder
@@ -39,7 +43,10 @@ class Command:
     rows: int = 8
     """Prior samples, one for each row of the picture."""
     columns: int = 8
-    """Images in a row: the mean of p(x|z), then draws from it."""
+    """Images in a row: the mean of p(x|z), then draws from it. Of network convolutional all of them are draws of the
+    local latents."""
+    temperature: float = 1.0
+    """Sampling temperature of the local latents (network convolutional only); 1 is the model, less is less varied."""
     sweeps: int = 1000
     """Gibbs sweeps of every chain of an RBM after its start by parallel tempering."""
     out: Path | None = None
@@ -65,6 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("sweeps", "seed"):
         if getattr(command, name) < 0:
             raise ConfigError(f"{name} must not be negative; got {getattr(command, name)}")
+    if not 0 < command.temperature < math.inf:
+        raise ConfigError(f"temperature must be positive; got {command.temperature}")
     folder = RunFolder.open(command.run)
     path = command.out or folder.path / f"samples-{command.seed}.png"
     if path.suffix != ".png":
@@ -76,6 +85,11 @@ def main(arguments: Sequence[str]) -> int:
         if file.exists():
             raise ConfigError(f"{file} exists; choose another --out")
     config = folder.config()
+    if command.temperature != 1 and not config.convolutional:
+        raise ConfigError(
+            f"temperature is for network convolutional, which has local latents; {command.run} is of network "
+            f"{config.model.network}: leave it out"
+        )
     device = choose_device(command.device)
     backend = choose(command.backend, device)
     dataset = load_data(config, command.data, command.data_dir)
@@ -91,19 +105,25 @@ def main(arguments: Sequence[str]) -> int:
             z = chains.states()
         else:
             z = prior_states(model, command.rows, 1, 0, seed, backend.name)[:, 0]
-        means = torch.sigmoid(model.decode(z))
-        draws = means[:, None].expand(-1, command.columns - 1, -1)
-        draws = (torch.rand(draws.shape, generator=noise, device=device) < draws).float()
-    images = torch.cat([means[:, None], draws], dim=1)
-    title = "each row one sample of the prior: mean of p(x|z), then draws from it"
+        if isinstance(model, HierarchicalVAE):
+            drawn = model.generate(z.repeat_interleave(command.columns, dim=0), noise, command.temperature)
+            means, draws = (part.view(command.rows, command.columns, -1) for part in drawn)
+            images, title = means, "each row one sample of the global latents"
+        else:
+            means = torch.sigmoid(model.decode(z))
+            draws = means[:, None].expand(-1, command.columns - 1, -1)
+            draws = (torch.rand(draws.shape, generator=noise, device=device) < draws).float()
+            images = torch.cat([means[:, None], draws], dim=1)
+            title = "each row one sample of the prior: mean of p(x|z), then draws from it"
     save_grid(path, images, dataset.image_shape, title)
-    shape = (command.rows, command.columns - 1, *dataset.image_shape)
+    size = dataset.image_shape if dataset.channels == 1 else (dataset.channels, *dataset.image_shape)
+    binary = isinstance(model.prior, (RBM, DirectedPrior))
     with temporary(numbers) as part:
         np.savez_compressed(
             part,
-            z=z.cpu().numpy().astype(np.uint8),
-            means=means.reshape(command.rows, *dataset.image_shape).cpu().numpy(),
-            draws=draws.reshape(shape).cpu().numpy().astype(np.uint8),
+            z=z.cpu().numpy().astype(np.uint8 if binary else np.float32),
+            means=means.reshape(*means.shape[:-1], *size).cpu().numpy(),
+            draws=draws.reshape(*draws.shape[:-1], *size).cpu().numpy().astype(np.uint8),
         )
     out.print(f"{command.rows} prior samples: {path} (picture), {numbers} (z, means, draws)")
     return 0

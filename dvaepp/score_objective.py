@@ -40,7 +40,8 @@ from dvaepp import estimators
 from dvaepp.boltzmann import entropy
 from dvaepp.control_variates import ControlVariates
 from dvaepp.errors import ConfigError
-from dvaepp.models.feedforward import DiscreteVAE, bernoulli_log_prob
+from dvaepp.likelihoods import bernoulli_log_prob
+from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.networks.feedforward import frozen_statistics
 from dvaepp.objective import Terms
 from reference.vocabulary import ShapeError

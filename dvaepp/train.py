@@ -5,6 +5,7 @@ Without arguments it trains on the digits shipped with the package, tests the be
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from dvaepp.backend import AUTO
-from dvaepp.command import INTERRUPTED, console, parse, run
+from dvaepp.command import BAD_INPUT, INTERRUPTED, console, parse, run
 from dvaepp.config import PRESETS, Config, preset, scaled_intervals
-from dvaepp.errors import ConfigError, RunError
+from dvaepp.errors import ConfigError, NonFiniteError, RunError, UserError
 from dvaepp.run_folder import RunFolder
 from dvaepp.trainer import WHEREABOUTS
-from dvaepp.training import Interrupted, begin, resume
+from dvaepp.training import Interrupted, Session, begin, resume
+from dvaepp.world import OtherProcessFailedError, World, join, other_process
 
 PROG = "train"
 _DEFAULT_PRESET = "digits"
@@ -55,33 +57,51 @@ class Command:
 
 def main(arguments: Sequence[str]) -> int:
     """Train, test and draw; returns the exit code."""
-    out = console()
-    command = _read(arguments)
+    try:
+        command = _read(arguments)
+    except UserError:
+        if other_process():  # the first one says it
+            return BAD_INPUT
+        raise
     if command.list:
-        _print_presets(out)
+        _print_presets(console())
         return 0
+    with join(command.device) as (world, device):
+        out = console() if world.first else Console(quiet=True)
+        try:
+            session = world.together(functools.partial(_session, command, world, device, out))
+            assert session is not None
+            with session:
+                session.run(draw=True)
+        except Interrupted as stopped:
+            out.print(str(stopped))
+            return INTERRUPTED
+        except OtherProcessFailedError:
+            return BAD_INPUT
+        except NonFiniteError:  # all processes have it
+            if world.first:
+                raise
+            return BAD_INPUT
+    return 0
+
+
+def _session(command: Command, world: World, device: str, out: Console) -> Session:
+    """What the command line asks for: new runs, or old ones at their checkpoints."""
     if command.resume is None:
         if not 1 <= command.replicas <= _MOST_REPLICAS:
             raise ConfigError(f"replicas must lie in 1..{_MOST_REPLICAS}; got {command.replicas}")
         config = scaled_intervals(command.config, preset(command.preset))
         configs = [replace(config, seed=config.seed + index) for index in range(command.replicas)]
-        path = command.out or Path("runs") / f"{command.preset}-{datetime.now():%Y%m%d-%H%M%S}"
+        now = world.from_first(datetime.now())
+        path = command.out or Path("runs") / f"{command.preset}-{now:%Y%m%d-%H%M%S}"
         paths = [path] if len(configs) == 1 else [path / f"{_REPLICA}{own.seed}" for own in configs]
         if len(paths) > 1 and ((path / "config.json").exists() or _replicas(path)):  # --resume would take them together
             RunFolder.refuse_existing(path)
-        session = begin(paths, configs, command.device, command.backend, out)
-    else:
-        paths = _paths(command.resume)
-        stored = [RunFolder.open(path).config() for path in paths]
-        configs = [replace(own, data=command.config.data) for own in stored]
-        session = resume(paths, configs, command.device, command.backend, out)
-    with session:
-        try:
-            session.run(draw=True)
-        except Interrupted as stopped:
-            out.print(str(stopped))
-            return INTERRUPTED
-    return 0
+        return begin(paths, configs, device, command.backend, out, world)
+    paths = _paths(command.resume)
+    stored = [RunFolder.open(path).config() for path in paths]
+    configs = [replace(own, data=command.config.data) for own in stored]
+    return resume(paths, configs, device, command.backend, out, world)
 
 
 #: Beginning of the names of run folders of replicas, and how many there may be.

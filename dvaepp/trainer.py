@@ -6,36 +6,42 @@ Several configurations that differ only in ``REPLICAS_MAY_DIFFER_IN`` are traine
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from dvaepp import objective, replicas, samplers
+from dvaepp.average import Average
 from dvaepp.backend import TORCH
+from dvaepp.batch_loss import BatchLoss, Step
 from dvaepp.boltzmann import RBM
 from dvaepp.bound import likelihood_of_all, posterior_base
 from dvaepp.checkpoint import load, load_into, load_optimiser, optimiser_tensors, save, state_of
 from dvaepp.config import SMOOTHED, Config
 from dvaepp.control_variates import ControlVariates
 from dvaepp.data.batches import TrainingImages, to_device
-from dvaepp.data.dataset import Dataset
+from dvaepp.data.dataset import Dataset, Pixels
 from dvaepp.errors import ConfigError, NonFiniteError, RunError
+from dvaepp.models import Model
 from dvaepp.models.feedforward import DiscreteVAE
-from dvaepp.objective import Terms
+from dvaepp.models.hierarchical import HierarchicalVAE, Noise
 from dvaepp.partition import Base, forward_estimate
-from dvaepp.randomness import generator, named_seed
+from dvaepp.randomness import SMALLEST_UNIFORM, generator, named_seed
 from dvaepp.run_folder import RunFolder
-from dvaepp.samplers import Sampler
-from dvaepp.score_objective import noise_shape, score_step
+from dvaepp.samplers import GibbsSampler, Sampler
+from dvaepp.score_objective import noise_shape
 from dvaepp.smoothing import Smoothing, create
+from dvaepp.world import World, collective
 from reference.boltzmann_kl import group_slices
 from reference.vocabulary import DomainError
-
-_TERMS = tuple(field.name for field in fields(objective.Terms))
 
 #: Temperatures and chains of annealing for the rows of training terms, and for validation, where it must be good enough
 #: to rank checkpoints; the final test uses the configured bracket.
@@ -43,8 +49,9 @@ _QUICK = (100, 128)
 _VALIDATION = (300, 256)
 #: Iterations between looks for non-finite terms where looking means waiting for the device.
 _CHECK_EVERY_ON_DEVICE = 50
-#: Uniform noise is kept off 0, where logits are infinite: torch's float32 numbers are multiples of 2^-24.
-_SMALLEST_UNIFORM = 2.0**-25
+
+#: Beginnings of the names of the encoders' parameters, whose gradient's variance is logged.
+ENCODERS = ("encoders.", "encoder.", "posteriors.")
 
 #: What batched runs may differ in: everything else shapes the model or the course of an iteration.
 REPLICAS_MAY_DIFFER_IN = ("seed", "learning_rate", "beta", "beta_end")
@@ -107,6 +114,15 @@ class _Run:
             for group in self.control_optimiser.param_groups:
                 group["lr"] = rate * self.config.optimisation.control_rate
 
+    def update(self) -> None:
+        """Follow the gradients, clipped to the configured norm."""
+        largest = self.config.optimisation.gradient_clip
+        if largest is not None:
+            torch.nn.utils.clip_grad_norm_(list(self.leaves.values()), largest)
+        self.optimiser.step()
+        if self.control_optimiser is not None:
+            self.control_optimiser.step()
+
     def gradient_variance(self) -> float:
         """Mean variance of the entries of the encoders' gradient, over batches and noise, from Adam's averages.
 
@@ -118,7 +134,7 @@ class _Run:
         total, count = 0.0, 0
         for name, leaf in self.leaves.items():
             state = self.optimiser.state.get(leaf)
-            if name.startswith("encoders.") and state:
+            if name.startswith(ENCODERS) and state:
                 b1, b2 = self.optimiser.defaults["betas"]
                 n = float(state["step"])
                 if n < 2:
@@ -137,21 +153,28 @@ class Trainer:
     """
 
     def __init__(
-        self, configs: Config | Sequence[Config], dataset: Dataset, device: torch.device, backend: str = TORCH
+        self,
+        configs: Config | Sequence[Config],
+        dataset: Dataset,
+        device: torch.device,
+        backend: str = TORCH,
+        world: World | None = None,
     ) -> None:
         self.configs = (configs,) if isinstance(configs, Config) else tuple(configs)
         check_replicas(self.configs)
         self.config = config = self.configs[0]  # whatever they share
         self.device, self.backend = device, backend
+        self.world = World() if world is None else world
+        self._rows = _shares(config, self.world)
         self.data_digest = dataset.digest
         batch_size, n_images = config.optimisation.batch_size, len(dataset.train)
         if batch_size > n_images:
             raise ConfigError(f"batch_size must not exceed the {n_images} training images; got {batch_size}")
-        images = TrainingImages(dataset, device, config.seed)
-        self.valid = to_device(dataset.binarised_split("valid", config.data.binarisation_seed), device)
+        images = TrainingImages(dataset, device, config.seed, config.hierarchy.likelihood == "bernoulli")
+        self.valid = to_device(images_of(dataset, "valid", config), device)
         self.runs = [_Run(own, images.reseeded(own.seed), device, backend) for own in self.configs]
         n_pixels = dataset.train.shape[1]
-        models = [build_model(own, n_pixels) for own in self.configs]
+        models = [build_model(own, dataset) for own in self.configs]
         train_mean = images.mean().cpu()
         for model in models:
             model.initialise(train_mean)
@@ -161,12 +184,22 @@ class Trainer:
         self._control_leaves = replicas.Leaves(self.controls, self.n_replicas)
         for run, leaves, controls in zip(self.runs, self._leaves.of, self._control_leaves.of, strict=True):
             run.optimise(leaves, controls)
+        for run in self.runs:
+            if isinstance(run.sampler, GibbsSampler):
+                run.sampler.own = self.world.share(config.prior.chains, "chains")
         self._machines = self._own_machines()
+        step = Step(config, self.model, self.controls, self.world.mean)
+        self._step: Callable[..., BatchLoss] = step
+        if self.world.size > 1:
+            self._step = DistributedDataParallel(step, gradient_as_bucket_view=True)
+        decay = config.optimisation.ema
+        self.average = Average(self.model, decay) if decay > 0 else None
         self.step = 0
         self.seconds = 0.0
-        self._sums = torch.zeros((len(_TERMS), self.n_replicas), dtype=torch.float64, device=device)
+        self._names = objective.term_names(config.hierarchy.local_groups if config.convolutional else 0)
+        self._sums = torch.zeros((len(self._names), self.n_replicas), dtype=torch.float64, device=device)
         self._count = 0
-        self._first_bad = torch.full((len(_TERMS), self.n_replicas), -1, dtype=torch.int64, device=device)
+        self._first_bad = torch.full((len(self._names), self.n_replicas), -1, dtype=torch.int64, device=device)
 
     @property
     def n_replicas(self) -> int:
@@ -178,61 +211,88 @@ class Trainer:
         """Whether all iterations are done."""
         return self.step >= self.config.optimisation.iterations
 
-    def model_of(self, index: int) -> DiscreteVAE:
-        """The model of one of the runs: a copy, if there are several."""
-        return self.model if self.n_replicas == 1 else replicas.replica(self.model, index)
+    @property
+    def _tested(self) -> Model:
+        """The model that is validated and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.model
+
+    def model_of(self, index: int) -> Model:
+        """The model of one of the runs as it is tested: a copy, if there are several."""
+        return self._tested if self.n_replicas == 1 else replicas.replica(self._tested, index)
 
     def iterate(self) -> None:
         """One iteration: advance the prior's samplers, draw a batch, follow the gradient.
 
         Raises   NonFiniteError when a term of the objective is NaN or infinite.
         """
-        optimisation = self.config.optimisation
+        config, optimisation = self.config, self.config.optimisation
         for run in self.runs:
             run.set_rate(self.step)
         x = self._together([run.images.batch(self.step, optimisation.batch_size, run.generator) for run in self.runs])
-        noise = self._together([self._noise(run, x.shape[-2]) for run in self.runs])
-        try:
-            terms, loss, control_loss = self._objective(x, noise, optimisation.kl_weight_at(self.step))
-        except DomainError as error:  # from a backend that looks at what it is given: the last update was too large
-            self._check_weights()  # knows whose they are
-            raise NonFiniteError(f"the model became NaN or infinite at iteration {self.step + 1}: {error}") from error
-        with torch.no_grad():
-            values = torch.stack(list(terms.named().values())).double().view(len(_TERMS), -1)
-            bad = ~values.isfinite() & (self._first_bad < 0)
-            self._first_bad[bad] = self.step + 1
-        if self.device.type == "cpu" or (self.step + 1) % _CHECK_EVERY_ON_DEVICE == 0:
-            self.check_finite()
+        noise = self._noise(x.shape[-2])
+        if isinstance(noise, Noise):  # all processes draw for the whole batch
+            x, noise = x[self._rows], noise.of(self._rows)
+        with self._divergence_named():
+            samples = self._prior_samples() if config.model.prior == "rbm" else None
         self._leaves.zero_grad()
-        if control_loss is not None:
-            parameters = list(self.controls.parameters())
-            self._control_leaves.set_grad(torch.autograd.grad(control_loss.sum(), parameters, retain_graph=True))
-        loss.sum().backward()
+        values = torch.zeros_like(self._sums)
+        pieces = list(self._pieces(x, noise))
+        for count, (share, piece, own_noise) in enumerate(pieces, start=1):
+            with self._without_exchange() if count < len(pieces) else contextlib.nullcontext():
+                values += share * self._backward(share, piece, own_noise, samples)
+        values = self.world.mean(values)
+        self._look_at(values)
         for run in self.runs:
-            run.optimiser.step()
-            if run.control_optimiser is not None and control_loss is not None:
-                run.control_optimiser.step()
+            run.update()
+        if self.average is not None:
+            self.average.update(self.model, self.step)
         self._sums += values
         self._count += 1
         self.step += 1
 
-    def _objective(self, x: Tensor, noise: Tensor, kl_weight: float) -> tuple[Terms, Tensor, Tensor | None]:
-        """Terms, loss and loss of the control variates for one batch; the prior's samplers move on."""
-        settings, model = self.config.model, self.model
-        smoothed = settings.estimator in SMOOTHED
-        if settings.prior == "directed" and smoothed:
-            terms = objective.directed_terms(model, x, noise, self._smoothing(), settings.estimator == "marginal")
-            return terms, terms.loss(kl_weight), None
-        if smoothed:
-            z1, z2 = self._prior_samples()
-            terms = objective.terms(model, x, noise, self._smoothing(), z1, z2, settings.estimator == "rolfe")
-            return terms, terms.loss(kl_weight), None
-        step = score_step(model, x, noise, settings.estimator, self.controls, kl_weight, settings.n_samples)
-        if settings.prior == "directed":
-            return step.terms, step.loss, step.control_loss
-        surrogate = objective.log_partition_surrogate(model.rbm, *self._prior_samples())
-        terms = Terms(**{**step.terms.named(), "log_partition_surrogate": surrogate})
-        return terms, step.loss + kl_weight * surrogate, step.control_loss
+    def _backward(
+        self, share: float, x: Tensor, noise: Tensor | Noise, samples: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Add a piece's share to the gradients; returns the values of its terms, (n_terms, R) float64."""
+        kl_weight = self.config.optimisation.kl_weight_at(self.step)
+        with self._divergence_named():
+            terms, loss, control_loss = self._step(x, noise, self._smoothing(), samples, kl_weight)
+        values = torch.stack(list(terms.named().values())).detach().double().view(len(self._names), -1)
+        if control_loss is not None:
+            parameters = list(self.controls.parameters())
+            self._control_leaves.set_grad(torch.autograd.grad(control_loss.sum(), parameters, retain_graph=True))
+        with collective():  # of several processes the last piece's gradients are exchanged here
+            (share * loss.sum()).backward()
+        return values
+
+    def _look_at(self, values: Tensor) -> None:
+        """Remember where a term ceased to be finite, and raise NonFiniteError where looking costs nothing."""
+        bad = ~values.isfinite() & (self._first_bad < 0)
+        self._first_bad[bad] = self.step + 1
+        if self.device.type == "cpu" or (self.step + 1) % _CHECK_EVERY_ON_DEVICE == 0:
+            self.check_finite()
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        """Gradients stay with their process: they are exchanged once a batch."""
+        return self._step.no_sync() if isinstance(self._step, DistributedDataParallel) else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def _divergence_named(self) -> Iterator[None]:
+        """Say what it means when a backend that looks at what it is given refuses it: the last update was too large."""
+        try:
+            yield
+        except DomainError as error:
+            self._check_weights()  # knows whose they are
+            raise NonFiniteError(f"the model became NaN or infinite at iteration {self.step + 1}: {error}") from error
+
+    def _pieces(self, x: Tensor, noise: Tensor | Noise) -> Iterator[tuple[float, Tensor, Tensor | Noise]]:
+        """The batch in the configured number of pieces: each one's share of the rows, its images and its noise."""
+        if not isinstance(noise, Noise):
+            yield 1.0, x, noise
+            return
+        for rows in torch.arange(len(x)).chunk(self.config.optimisation.accumulate):
+            piece = slice(int(rows[0]), int(rows[-1]) + 1)
+            yield len(rows) / len(x), x[piece], noise.of(piece)
 
     def _smoothing(self) -> Smoothing:
         """The smoothing at this iteration's sharpness; where replicas differ in it, by torch: kernels take but one."""
@@ -250,13 +310,16 @@ class Trainer:
             drawn.append(run.sampler.sample(machine))
         return self._together([z1 for z1, _ in drawn]), self._together([z2 for _, z2 in drawn])
 
-    def _noise(self, run: _Run, n_rows: int) -> Tensor:
+    def _noise(self, n_rows: int) -> Tensor | Noise:
+        """What an iteration's draws of so many images are made from."""
+        if isinstance(self.model, HierarchicalVAE):
+            return self.model.noise(n_rows, self.runs[0].generator)
         settings = self.config.model
         shape: tuple[int, ...] = (n_rows, settings.latents)
         if settings.estimator not in SMOOTHED:
             shape = noise_shape(settings.estimator, n_rows, settings.latents, settings.n_samples)
-        noise = torch.rand(shape, generator=run.generator, device=self.device)
-        return noise.clamp_min_(_SMALLEST_UNIFORM)
+        own = [torch.rand(shape, generator=run.generator, device=self.device) for run in self.runs]
+        return self._together(own).clamp_min_(SMALLEST_UNIFORM)
 
     def _together(self, parts: Sequence[Tensor]) -> Tensor:
         """One tensor for all runs: (..., B, N) each -> (..., R, B, N), or that of the only run."""
@@ -266,7 +329,8 @@ class Trainer:
         """The RBM of each run, on the memory of the batched one."""
         if self.config.model.prior != "rbm":
             return []
-        prior = self.model.rbm
+        prior = self.model.prior
+        assert isinstance(prior, RBM)
         if self.n_replicas == 1:
             return [prior]
         return [RBM.of(*(parameter[r] for parameter in prior.detached)) for r in range(self.n_replicas)]
@@ -275,7 +339,7 @@ class Trainer:
         """Raise NonFiniteError if any term so far was NaN or infinite."""
         found = [
             (step, name, own.seed)
-            for name, row in zip(_TERMS, self._first_bad.tolist(), strict=True)
+            for name, row in zip(self._names, self._first_bad.tolist(), strict=True)
             for own, step in zip(self.configs, row, strict=True)
             if step > 0
         ]
@@ -306,14 +370,16 @@ class Trainer:
         """
         self.check_finite()
         self._check_weights()
+        self._gather_chains()
         averages = (self._sums / max(1, self._count)).T.tolist()
         self._sums.zero_()
         self._count = 0
         rows = []
         for index, run in enumerate(self.runs):
-            means = dict(zip(_TERMS, averages[index], strict=True))
+            means = dict(zip(self._names, averages[index], strict=True))
             surrogate = means.pop("log_partition_surrogate")
             kl, log_z = means["cross_entropy"] - means["entropy"], None
+            kl += sum(value for name, value in means.items() if name.startswith(objective.LOCAL_KL))
             if run.sampler is not None:
                 log_z, prior_entropy = self._prior_entropy(run, self._machines[index])
                 kl += surrogate + prior_entropy
@@ -345,7 +411,7 @@ class Trainer:
         """Evaluate each run's current weights on the validation images; the noise depends on the run's seed alone."""
         return [self._validate(self.model_of(index), run.config) for index, run in enumerate(self.runs)]
 
-    def _validate(self, model: DiscreteVAE, config: Config) -> Validation:
+    def _validate(self, model: Model, config: Config) -> Validation:
         noise = generator(self.device, config.seed, "validation")
         model.eval()
         log_z, log_z_se = 0.0, 0.0
@@ -354,7 +420,9 @@ class Trainer:
             seed = named_seed(config.seed, "log Z in validation")
             estimate = forward_estimate(model.prior, base, *_VALIDATION, seed, self.backend)
             log_z, log_z_se = estimate.log_partition, estimate.standard_error
-        result = likelihood_of_all(model, self.valid, config.evaluation.valid_importance, noise)
+        result = likelihood_of_all(
+            model, self.valid, config.evaluation.valid_importance, config.seed, "validation of images", self.world
+        )
         model.train()
         elbo = float(result.log_weight.mean()) - log_z
         reconstruction = float(result.reconstruction.mean())
@@ -380,6 +448,9 @@ class Trainer:
         """
         self.check_finite()
         self._check_weights()
+        self._gather_chains()
+        if not self.world.first:
+            return
         if self.n_replicas == 1:
             save(folders[0].checkpoint, *self._checkpoint(0))
             return
@@ -410,6 +481,9 @@ class Trainer:
             tensors |= {f"chains.{name}": tensor for name, tensor in run.sampler.state_dict().items()}
         if run.control_optimiser is not None:
             tensors |= optimiser_tensors(run.control_optimiser, "control_optimiser.")
+        if self.average is not None:
+            average = replicas.states_of(self.average.model, self.n_replicas)[index]
+            tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
         facts = {
             "step": self.step,
             "count": self._count,
@@ -433,7 +507,7 @@ class Trainer:
                 f"{folders[0].path.parent}: its runs are trained as one and must stand at one iteration; they stand at "
                 f"{', '.join(map(str, steps))}: resume each alone"
             )
-        models, controls = [], []
+        models, controls, averages = [], [], []
         for index, (folder, (tensors, facts)) in enumerate(zip(folders, loaded, strict=True)):
             run = self.runs[index]
             _check_same(folder, run.config, self.data_digest, facts)
@@ -441,6 +515,8 @@ class Trainer:
             own_model, own_controls = self._states(index)
             models.append(state_of(own_model, tensors, "model.", where))
             controls.append(state_of(own_controls, tensors, "controls.", where))
+            if self.average is not None:
+                averages.append(state_of(own_model, tensors, "average.", where))
             if run.sampler is not None:
                 # Checkpoints from before backends have chains, but not their step: any not used yet will do.
                 sweeps_done = torch.tensor(facts["step"] * run.config.prior.sweeps)
@@ -456,9 +532,18 @@ class Trainer:
             run.best = facts["best"]
         replicas.load_states(self.model, models)
         replicas.load_states(self.controls, controls)
+        if self.average is not None:
+            replicas.load_states(self.average.model, averages)
         facts = loaded[0][1]
         self._count, self.step = facts["count"], facts["step"]
         self.seconds = max(facts["seconds"] for _, facts in loaded)
+
+    def _gather_chains(self) -> None:
+        """Give every process all chains; each has carried on its own ones."""
+        for run in self.runs:
+            if self.world.size > 1 and isinstance(run.sampler, GibbsSampler):
+                for states in (run.sampler.z1, run.sampler.z2):
+                    states.copy_(torch.cat(self.world.gather(states[run.sampler.own].cpu())))
 
     def _states(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         models = replicas.states_of(self.model, self.n_replicas)
@@ -466,7 +551,7 @@ class Trainer:
 
     def save_best(self, folders: Sequence[RunFolder], validations: Sequence[Validation]) -> list[bool]:
         """Keep each run's current weights if no validation of its was better so far; says which were kept."""
-        states = replicas.states_of(self.model, self.n_replicas)
+        states = replicas.states_of(self._tested, self.n_replicas)
         better = []
         for run, folder, validation, state in zip(self.runs, folders, validations, states, strict=True):
             if run.best is not None and validation.log_marginal <= run.best["log_marginal"]:
@@ -474,16 +559,44 @@ class Trainer:
                 continue
             self._check_weights()
             run.best = {"step": self.step, **asdict(validation)}
+            better.append(True)
+            if not self.world.first:
+                continue
             tensors = {f"model.{name}": tensor for name, tensor in state.items()}
             save(folder.best, tensors, {**run.best, "config": run.config.to_dict(), "data_digest": self.data_digest})
-            better.append(True)
         return better
+
+
+def _shares(config: Config, world: World) -> slice:
+    """The rows of a batch that are this process's.
+
+    Raises   ConfigError for what several processes cannot train.
+    """
+    if world.size > 1 and not config.convolutional:
+        raise ConfigError(
+            f"network {config.model.network} is trained by one process, for batches are normalised as a whole; got "
+            f"{world.size}: train several seeds by --replicas, or cells by python -m dvaepp.experiment --jobs"
+        )
+    return world.share(config.optimisation.batch_size, "batch_size")
+
+
+def images_of(dataset: Dataset, split: str, config: Config) -> Pixels:
+    """The images of a split as the configured likelihood takes them: binarised once, or as they are."""
+    if config.hierarchy.likelihood == "bernoulli":
+        return dataset.binarised_split(split, config.data.binarisation_seed)
+    pixels: Pixels = getattr(dataset, split)
+    return pixels
 
 
 def check_replicas(configs: Sequence[Config]) -> None:
     """Raise ConfigError unless the configurations can be trained as one model."""
     if not configs:
         raise ConfigError("replicas must be at least 1; got none")
+    if len(configs) > 1 and configs[0].convolutional:
+        raise ConfigError(
+            f"replicas must be 1 for network convolutional, which fills a device by itself; got {len(configs)}: train "
+            "them one by one"
+        )
     for other in configs[1:]:
         for name, here, there in configs[0].differences(other):
             if name not in REPLICAS_MAY_DIFFER_IN:
@@ -498,20 +611,42 @@ def check_replicas(configs: Sequence[Config]) -> None:
         seen.append(config)
 
 
-def load_best(
-    run: RunFolder, config: Config, dataset: Dataset, device: torch.device
-) -> tuple[DiscreteVAE, dict[str, Any]]:
+class Kept(NamedTuple):
+    """What ``best.safetensors`` holds."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def load_best(run: RunFolder, config: Config, dataset: Dataset, device: torch.device) -> tuple[Model, dict[str, Any]]:
     """The model of the best validation, in evaluation mode, with the facts of that validation.
 
     Raises   RunError if there is none, or it is damaged, of another configuration or trained on other images.
+    """
+    return best_model(config, dataset, device, read_best(run, config, dataset))
+
+
+def read_best(run: RunFolder, config: Config, dataset: Dataset) -> Kept:
+    """The weights of the best validation and its facts.
+
+    Raises   as ``load_best``.
     """
     if not run.best.exists():
         raise RunError(f"{run.path} has no best.safetensors yet: no validation was reached; go on with --resume")
     tensors, facts = load(run.best)
     _check_same(run, config, dataset.digest, facts)
-    model = build_model(config, dataset.train.shape[1])
-    load_into(model, tensors, "model.", run.best)
-    return model.to(device).eval(), facts
+    return Kept(run.best, tensors, facts)
+
+
+def best_model(config: Config, dataset: Dataset, device: torch.device, kept: Kept) -> tuple[Model, dict[str, Any]]:
+    """The model of these weights in evaluation mode, with their facts.
+
+    Raises   RunError if they are of another model.
+    """
+    model = build_model(config, dataset)
+    load_into(model, kept.tensors, "model.", kept.path)
+    return model.to(device).eval(), kept.facts
 
 
 #: Where the images lie may change between training and what comes after; that they are the same is seen by digest.
@@ -527,13 +662,24 @@ def _check_same(run: RunFolder, config: Config, data_digest: str, facts: Mapping
         raise RunError(f"{run.path}: it was trained on other images than those given; see --data and --data-dir")
 
 
-def build_model(config: Config, n_pixels: int) -> DiscreteVAE:
-    """The configured model with its initial weights, which depend on the seed alone."""
+def build_model(config: Config, dataset: Dataset) -> Model:
+    """The configured model of such images with its initial weights, which depend on the seed alone.
+
+    Raises   ConfigError for images that do not go with the model.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(named_seed(config.seed, "weights"))
         settings = config.model
+        if config.convolutional:
+            shape, channels = dataset.image_shape, dataset.channels
+            return HierarchicalVAE(shape, channels, settings, config.hierarchy, config.execution)
+        if dataset.channels > 1:
+            raise ConfigError(
+                f"network {settings.network} is for images of one channel; {dataset.name} has {dataset.channels}: use "
+                "network convolutional with likelihood logistic-mixture"
+            )
         return DiscreteVAE(
-            n_pixels,
+            dataset.train.shape[1],
             settings.latents,
             settings.groups,
             settings.hidden_sizes,

@@ -17,16 +17,18 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
 from dvaepp.backend import AUTO, TORCH, Choice, choose, choose_again
 from dvaepp.checkpoint import load
 from dvaepp.command import choose_device, device_name
-from dvaepp.config import Config
+from dvaepp.config import Config, flat
 from dvaepp.data import Dataset, names
 from dvaepp.errors import ConfigError, NonFiniteError, RunError
 from dvaepp.evaluate import evaluate, load_data, print_result, progress_bar, record_name
 from dvaepp.run_folder import RunFolder
-from dvaepp.trainer import Trainer, check_replicas, load_best
+from dvaepp.trainer import WHEREABOUTS, Trainer, best_model, check_replicas, read_best
+from dvaepp.world import World
 
 
 class Interrupted(Exception):
@@ -56,43 +58,76 @@ def complete(
         return session.run(draw)
 
 
-def begin(paths: Sequence[Path], configs: Sequence[Config], device: str, backend: str, out: Console) -> Session:
+def begin(
+    paths: Sequence[Path],
+    configs: Sequence[Config],
+    device: str,
+    backend: str,
+    out: Console,
+    world: World | None = None,
+) -> Session:
     """A session of new runs, whose folders are made: all of them, or none.
 
     Raises   as ``complete``; RunError if a folder exists.
     """
+    world = World() if world is None else world
     on = choose_device(device)
     choice = choose(backend, on)
     configs = [resolved(config) for config in configs]
-    dataset = load_data(configs[0])
-    trainer = Trainer(configs, dataset, on, choice.name)
+    dataset = _data(world, configs[0])
+    _check_same(world, configs, dataset, choice)
+    trainer = Trainer(configs, dataset, on, choice.name, world)
+    folders = world.together(functools.partial(_create, paths, trainer, choice), alone=True)
+    return Session(trainer, folders or [RunFolder(path) for path in paths], dataset, choice, out)
+
+
+def _data(world: World, config: Config) -> Dataset:
+    """The images, which every process reads for itself."""
+    dataset = world.together(functools.partial(load_data, config))
+    assert dataset is not None
+    return dataset
+
+
+def _check_same(world: World, configs: Sequence[Config], dataset: Dataset, choice: Choice) -> None:
+    """Raise ConfigError unless all processes train the same on the same."""
+    settings = {name: value for name, value in flat(asdict(configs[0])).items() if name not in WHEREABOUTS}
+    world.check_same("configuration", {**settings, "images": dataset.digest, "backend": choice.name})
+
+
+def _create(paths: Sequence[Path], trainer: Trainer, choice: Choice) -> list[RunFolder]:
+    """The folders of new runs: all of them, or none."""
     for path in paths:
         RunFolder.refuse_existing(path)
     folders: list[RunFolder] = []
     try:
-        for index, (path, config) in enumerate(zip(paths, configs, strict=True)):
+        for index, (path, config) in enumerate(zip(paths, trainer.configs, strict=True)):
             fill = functools.partial(trainer.save_one, index)
-            folders.append(RunFolder.create(path, config, on, choice.name, fill))
+            folders.append(RunFolder.create(path, config, trainer.device, choice.name, fill))
     except BaseException:
         for folder in folders:  # nothing but where it would have begun
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
-    return Session(trainer, folders, dataset, choice, out)
+    return folders
 
 
-def resume(paths: Sequence[Path], configs: Sequence[Config], device: str, backend: str, out: Console) -> Session:
+def resume(
+    paths: Sequence[Path],
+    configs: Sequence[Config],
+    device: str,
+    backend: str,
+    out: Console,
+    world: World | None = None,
+) -> Session:
     """A session of runs that were begun, at their last checkpoints.
 
     "auto" stands for the device and the backend they were on, if those can run here.
 
     Raises   as ``complete``; RunError if a checkpoint is damaged, or of another configuration or other images.
     """
-    folders = [RunFolder.open(path) for path in paths]
+    world = World() if world is None else world
+    folders = [RunFolder(path) for path in paths]
     with contextlib.ExitStack() as locks:
-        for folder in folders:
-            locks.enter_context(folder.locked())
-        _finish_renaming(folders)
-        loaded = [load(folder.checkpoint) for folder in folders]
+        loaded = world.from_first(world.together(functools.partial(_last_checkpoints, paths, locks), alone=True))
         facts = loaded[0][1]
         before = facts["device"]
         on = choose_device(before if device == "auto" else device)
@@ -106,12 +141,25 @@ def resume(paths: Sequence[Path], configs: Sequence[Config], device: str, backen
             numbers = "other random numbers" if TORCH in (used, choice.name) else "the same random numbers"
             out.print(f"the run used the backend {used}; with {choice.name} its chains go on with {numbers}")
         configs = [resolved(config) for config in configs]
-        dataset = load_data(configs[0])
-        trainer = Trainer(configs, dataset, on, choice.name)
+        dataset = _data(world, configs[0])
+        _check_same(world, configs, dataset, choice)
+        trainer = Trainer(configs, dataset, on, choice.name, world)
         trainer.restore(folders, loaded)
-        for folder in folders:
-            folder.rewind_metrics(trainer.step)
+        if world.first:
+            for folder in folders:
+                folder.rewind_metrics(trainer.step)
         return Session(trainer, folders, dataset, choice, out, locks.pop_all())
+
+
+def _last_checkpoints(
+    paths: Sequence[Path], locks: contextlib.ExitStack
+) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """What the runs' checkpoints hold; the folders are this process's from now on."""
+    folders = [RunFolder.open(path) for path in paths]
+    for folder in folders:
+        locks.enter_context(folder.locked())
+    _finish_renaming(folders)
+    return [load(folder.checkpoint) for folder in folders]
 
 
 def _finish_renaming(folders: Sequence[RunFolder]) -> None:
@@ -142,9 +190,10 @@ class Session:
         locks: contextlib.ExitStack | None = None,
     ) -> None:
         self.trainer, self.folders, self.dataset, self.backend, self.out = trainer, folders, dataset, backend, out
+        self.world = trainer.world
         if locks is None:
             with contextlib.ExitStack() as fresh:
-                for folder in folders:
+                for folder in folders if self.world.first else ():
                     fresh.enter_context(folder.locked())
                 locks = fresh.pop_all()
         self._locks = locks
@@ -205,7 +254,7 @@ class Session:
             started = time.perf_counter() - trainer.seconds
             live = ""
             try:
-                while not trainer.finished and not interrupts.requested:
+                while not trainer.finished and not self.world.any(interrupts.requested):
                     trainer.iterate()
                     trainer.seconds = time.perf_counter() - started
                     live = self._report(writers) or live
@@ -217,7 +266,7 @@ class Session:
                     f"{error}; the last good checkpoint is kept in {self._where}: start anew with a lower "
                     f"--learning-rate than {trainer.config.optimisation.learning_rate:g}"
                 ) from None
-        return trainer.finished and not interrupts.requested
+        return trainer.finished and not self.world.any(interrupts.requested)
 
     @contextlib.contextmanager
     def _writers(self) -> Iterator[list[Any]]:
@@ -227,6 +276,7 @@ class Session:
             yield [
                 stack.enter_context(SummaryWriter(str(folder.tensorboard), purge_step=self.trainer.step + 1))
                 for folder in self.folders
+                if self.world.first
             ]
 
     def _report(self, writers: Sequence[Any]) -> str:
@@ -260,6 +310,8 @@ class Session:
             )
 
     def _record(self, writers: Sequence[Any], kind: str, rows: Sequence[dict[str, float]]) -> None:
+        if not self.world.first:
+            return
         step = self.trainer.step
         for folder, writer, values in zip(self.folders, writers, rows, strict=True):
             folder.append_metrics({"step": step, "seconds": round(self.trainer.seconds, 3), kind: values})
@@ -270,8 +322,11 @@ class Session:
         """Test a run's best weights, print the table, draw the pictures; returns the record."""
         trainer, dataset, out = self.trainer, self.dataset, self.out
         config, folder, device = trainer.configs[index], self.folders[index], trainer.device
-        model, best = load_best(folder, config, dataset, device)
-        record = evaluate(model, dataset, config, device, out, config.seed, trainer.backend)
+        kept = self.world.together(functools.partial(read_best, folder, config, dataset), alone=True)
+        model, best = best_model(config, dataset, device, self.world.from_first(kept))
+        record = evaluate(model, dataset, config, device, out, config.seed, trainer.backend, self.world)
+        if not self.world.first:
+            return record
         record |= {"weights_of_step": best["step"], "iterations": folder.iterations()}
         folder.write_record(record_name(config, config.seed), record)
         print_result(record, out)
@@ -283,8 +338,7 @@ class Session:
             from dvaepp import pictures  # brings matplotlib: see _writers
 
             with out.status("pictures ..."):
-                binarisation_seed = config.data.binarisation_seed
-                drawn = pictures.save_all(folder, model, dataset, binarisation_seed, config.seed, trainer.backend)
+                drawn = pictures.save_all(folder, model, dataset, config, record, trainer.backend)
             out.print(f"pictures in {folder.path}: {', '.join(path.name for path in drawn)}")
         return record
 

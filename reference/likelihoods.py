@@ -272,7 +272,9 @@ def _bin(x: Array, mean: Array, log_scale: Array, n_levels: int) -> _Bin:
     u = np.where(last, np.inf, (upper - mean) * sharpness)
     l = np.where(first, -np.inf, (lower - mean) * sharpness)  # noqa: E741
     width = np.where(first | last, np.inf, 2 / (n_levels - 1) * sharpness)
-    log_prob = -softplus(-u) - softplus(l) + np.log(-np.expm1(-width))
+    with np.errstate(divide="ignore"):  # log(1 - e^-width) two ways: each is accurate where the other loses digits
+        inside = np.where(width < np.log(2), np.log(-np.expm1(-width)), np.log1p(-np.exp(-width)))
+    log_prob = -softplus(-u) - softplus(l) + inside
     c = (_intensity(x, n_levels) - mean) * sharpness
     far, half = np.abs(c), np.where(first | last, 0.0, width / 2)
     top = np.maximum(far, half)

@@ -27,7 +27,8 @@ from torch import Tensor
 
 import accelerated
 import dvaepp.boltzmann
-import dvaepp.models.feedforward
+import dvaepp.likelihoods
+import dvaepp.normal
 import dvaepp.objective
 import dvaepp.smoothing
 from accelerated import Backend
@@ -35,7 +36,7 @@ from accelerated.backends.numpy_oracle import NumpyOracle
 from accelerated.protocol import Machine
 from dvaepp import bridge
 from dvaepp.models.feedforward import DiscreteVAE
-from reference import boltzmann, boltzmann_kl, likelihoods, tiny_model
+from reference import boltzmann, boltzmann_kl, likelihoods, normal, tiny_model
 from reference.smoothing import OverlappingExponential
 from reference.vocabulary import RBM, Array
 from validation import agreement, torch_twin
@@ -63,7 +64,10 @@ _LARGEST_STEP, _N_STEPS = 0.05, 3  # for smooth functions of numbers of about 1
 #: ``_OF_BACKENDS``.
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     REFERENCE: (*GRADIENTS, "objective"),
-    TORCH: ("nu", "entropy", "cross_entropy", "log_partition", "likelihoods", "objective", "training_loss"),
+    TORCH: (
+        *("nu", "entropy", "cross_entropy", "log_partition", "normal", "likelihoods"),
+        *("objective", "training_loss"),
+    ),
     TORCH_NUMBER: (),
 }
 _OF_BACKENDS = ("entropy", "cross_entropy_gradients")
@@ -527,6 +531,22 @@ def _log_partition(rng: np.random.Generator) -> Iterator[Differentiable]:
     yield Differentiable("log Z", lambda: torch_tiny_model.log_partition(twin), inputs, one, 8 * 11, size, exact)
 
 
+def _normal(rng: np.random.Generator) -> Iterator[Differentiable]:
+    names = "mean_q", "log_std_q", "mean_p", "log_std_p"
+    arrays, upstream = rng.standard_normal((4, 3, 4)), rng.standard_normal((3, 4))
+    inputs = {name: _leaf(array) for name, array in zip(names, arrays, strict=True)}
+    expected = {name: upstream * part for name, part in zip(names, normal.kl_gradient(*arrays), strict=True)}
+    yield Differentiable(
+        "",
+        lambda: dvaepp.normal.kl(*inputs.values()),
+        inputs,
+        torch.tensor(upstream),
+        12,
+        float((np.abs(upstream) * normal.kl(*arrays)).sum()),  # its terms are positive
+        expected,
+    )
+
+
 def _likelihoods(rng: np.random.Generator) -> Iterator[Differentiable]:
     x, logits, upstream = (
         rng.integers(2, size=(3, 4)).astype(float),
@@ -538,12 +558,38 @@ def _likelihoods(rng: np.random.Generator) -> Iterator[Differentiable]:
     size = float(np.abs(upstream) @ -likelihoods.bernoulli_log_prob(x, logits))
     yield Differentiable(
         "",
-        lambda: dvaepp.models.feedforward.bernoulli_log_prob(torch.tensor(x), leaf),
+        lambda: dvaepp.likelihoods.bernoulli_log_prob(torch.tensor(x), leaf),
         {"logits": leaf},
         torch.tensor(upstream),
         12,
         size,
         {"logits": gradient},
+    )
+    levels = rng.integers(8, size=(2, 3, 3)).astype(float)
+    levels[0] = 0, 3, 7
+    names = "logits", "means", "log_scales"
+    yield _mixture(rng, "mixture", levels[..., 0], names)
+    yield _mixture(rng, "colour_mixture", levels, (*names, "coefficients"))
+
+
+def _mixture(rng: np.random.Generator, kind: str, x: Array, names: Sequence[str]) -> Differentiable:
+    """Two components; pixels (2, 3) of 8 levels."""
+    n_levels, pixels = 8, x.shape[:2]
+    arrays = {name: rng.uniform(-1.5, 0.5, (*(pixels if name == "logits" else x.shape), 2)) for name in names}
+    inputs, upstream = {name: _leaf(array) for name, array in arrays.items()}, rng.standard_normal(pixels)
+    claims = getattr(likelihoods, f"{kind}_log_prob_gradient")(x, *arrays.values(), n_levels)
+    weighted = [upstream.reshape(*pixels, *(1,) * (claim.ndim - 2)) * claim for claim in claims]
+    twin, levels = getattr(dvaepp.likelihoods, f"{kind}_log_prob"), torch.tensor(x)
+    # With shifts of up to 2 no intensity is farther than 4.5 from a mean, in scales of e^-1.5 and more.
+    size = float(np.abs(upstream).sum()) * 3 * 4.5 * np.exp(1.5)
+    return Differentiable(
+        kind.replace("_", " "),
+        lambda: twin(levels, *inputs.values(), n_levels),
+        inputs,
+        torch.tensor(upstream),
+        x.size * 2 * 4,
+        size,
+        dict(zip(names, weighted, strict=True)),
     )
 
 
@@ -552,6 +598,7 @@ _TWINS: Mapping[str, Callable[[np.random.Generator], Iterator[Differentiable]]] 
     "entropy": _entropy,
     "cross_entropy": _cross_entropy,
     "log_partition": _log_partition,
+    "normal": _normal,
     "likelihoods": _likelihoods,
 }
 

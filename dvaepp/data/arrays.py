@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dvaepp.data.assemble import ALL, assemble
+from dvaepp.data.assemble import ALL, assemble, where_in
 from dvaepp.data.dataset import SPLITS, Dataset
 from dvaepp.data.files import reason
 from dvaepp.errors import DataError
@@ -20,25 +20,44 @@ def load(path: Path, seed: int) -> Dataset:
     left alone. Without any of those names it must hold ``images``, or exactly one array of any name, which is split
     80/10/10 by the seed. Objects are never unpickled: a data file must not be able to run code.
 
-    Shapes   each array (N, H, W) or (N, D)
+    Shapes   each array (N, H, W) or (N, D) of grey images; (N, H, W, 3) or (N, 3, H, W) of colour, unless both fit
     Domain   booleans, integers or floats; the scale is told from the numbers: see ``assemble.to_pixels``
     Raises   DataError naming the file, the array, the rule and the first offender.
     """
     arrays = _read(path)
     if list(arrays) == [ALL]:
-        return assemble(path, arrays, seed)
+        return _assemble(path, arrays, seed)
     if any(split in arrays for split in SPLITS):
         for needed in ("train", "test"):
             if needed not in arrays:
                 raise DataError(f"{path}: splits need 'train' and 'test'; there is no {needed!r} in {_list(arrays)}")
-        return assemble(path, {split: arrays[split] for split in SPLITS if split in arrays}, seed)
+        return _assemble(path, {split: arrays[split] for split in SPLITS if split in arrays}, seed)
     if ALL in arrays:
-        return assemble(path, {ALL: arrays[ALL]}, seed)
+        return _assemble(path, {ALL: arrays[ALL]}, seed)
     if len(arrays) != 1:
         raise DataError(
             f"{path}: must hold 'train' and 'test', or {ALL!r}, or a single array; it holds {_list(arrays)}"
         )
-    return assemble(path, {ALL: next(iter(arrays.values()))}, seed)
+    return _assemble(path, {ALL: next(iter(arrays.values()))}, seed)
+
+
+def _assemble(path: Path, arrays: dict[str, Array], seed: int) -> Dataset:
+    return assemble(path, {key: _planes_first(where_in(path, key), array) for key, array in arrays.items()}, seed)
+
+
+def _planes_first(where: str, array: Array) -> Array:
+    """Move the colours of (N, H, W, 3) to (N, 3, H, W); leave any other shape to ``assemble``.
+
+    Raises   DataError for (N, 3, H, 3), which may be either.
+    """
+    if array.ndim != 4 or array.shape[3] != 3:
+        return array
+    if array.shape[1] == 3:
+        raise DataError(
+            f"{where}: the shape must be (N, H, W, 3) or (N, 3, H, W) for colour, and it may be either; it is "
+            f"{array.shape}. Pad or crop the images to another size"
+        )
+    return array.transpose(0, 3, 1, 2)
 
 
 def _read(path: Path) -> dict[str, Array]:

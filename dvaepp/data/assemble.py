@@ -25,12 +25,13 @@ def assemble(path: Path, arrays: Mapping[str, Array], seed: int) -> Dataset:
     which is cut from train if missing (one image in ten). Images are assigned in the order of ``shuffled_order``:
     first test, then valid, then train, a tenth rounded down but at least one image each to the first two.
 
-    Shapes   each array (N, H, W), or (N, D), which is taken for square images if D is a square, else for one row
+    Shapes   each array grey, (N, H, W), or (N, D), which is taken for square images if D is a square, else for one
+             row; or each in colour, (N, 3, H, W)
     Domain   see ``to_pixels``
     Raises   DataError naming ``path``, the rule and the first offender.
     """
-    flat, image_shape = _flatten(path, arrays)
-    pixels, levels = to_pixels(path, flat)
+    flat, (channels, height, width) = _flatten(path, arrays)
+    pixels, levels = to_pixels(path, flat, channels)
     note = "split by its owner"
     if ALL in pixels:
         pixels = _split(path, pixels[ALL], ("test", "valid"), seed)
@@ -45,12 +46,13 @@ def assemble(path: Path, arrays: Mapping[str, Array], seed: int) -> Dataset:
         valid=pixels["valid"],
         test=pixels["test"],
         levels=levels,
-        image_shape=image_shape,
+        image_shape=(height, width),
+        channels=channels,
         provenance=f"{path}: {counts} images, {note}",
     )
 
 
-def to_pixels(path: Path, arrays: Mapping[str, Array]) -> tuple[dict[str, Pixels], int]:
+def to_pixels(path: Path, arrays: Mapping[str, Array], channels: int = 1) -> tuple[dict[str, Pixels], int]:
     """Turn numbers into pixels, by one rule for all splits together; return them with their levels.
 
     | numbers                            | pixels                                                   | levels |
@@ -60,12 +62,15 @@ def to_pixels(path: Path, arrays: Mapping[str, Array]) -> tuple[dict[str, Pixels
     | whole, 0..255                      | as they are                                              | 255    |
     | some with fractions, all in [0, 1] | 255 times, to the nearest whole number (a half: to even) | 255    |
 
+    Colour has no binary form: whole colours are taken as they are, and those that do not reach beyond 1 are refused,
+    because they may be meant for 0..1 or be nearly black.
+
     Shapes   each (N, D) -> (N, D) uint8
     Raises   DataError for other dtypes than booleans, integers and floats; for NaN, infinities, numbers below 0 or
-             above 255, fractions beside numbers above 1, and splits on different scales.
+             above 255, fractions beside numbers above 1, splits on different scales, and colours of 0 and 1 alone.
     """
     for key, numbers in arrays.items():
-        where = _where(path, key)
+        where = where_in(path, key)
         if numbers.dtype.kind not in "biuf":
             raise DataError(f"{where}: pixels must be booleans, integers or floats; the dtype is {numbers.dtype}")
         if numbers.dtype.kind == "f":
@@ -78,41 +83,55 @@ def to_pixels(path: Path, arrays: Mapping[str, Array]) -> tuple[dict[str, Pixels
         if top > 1:
             rule = f"be whole numbers, as the largest is {top:g} (only pixels in [0, 1] may have fractions)"
             for key, numbers in arrays.items():
-                check_pixels(_where(path, key), numbers, numbers == np.floor(numbers), rule)
+                check_pixels(where_in(path, key), numbers, numbers == np.floor(numbers), rule)
         return {key: np.rint(numbers * 255).astype(np.uint8) for key, numbers in arrays.items()}, 255
+    if top <= 1 and channels > 1:
+        raise DataError(
+            f"{path}: colours must be 0..255, or have fractions in [0, 1]; all are whole and the largest is {top:g}. "
+            "If 1 is meant for full, multiply by 255"
+        )
     if top <= 1:
         return {key: numbers.astype(np.uint8) for key, numbers in arrays.items()}, 1
     for key, split_top in tops.items():
         if split_top == 1:  # an all-black split (0) is odd but says nothing of its scale
             raise DataError(
-                f"{_where(path, key)}: splits must share one scale; the largest pixel here is 1, elsewhere {top:g}"
+                f"{where_in(path, key)}: splits must share one scale; the largest pixel here is 1, elsewhere {top:g}"
             )
     pixels = {key: numbers.astype(np.uint8) for key, numbers in arrays.items()}
-    if all(((split == 0) | (split == 255)).all() for split in pixels.values()):
+    if channels == 1 and all(((split == 0) | (split == 255)).all() for split in pixels.values()):
         return {key: split // np.uint8(255) for key, split in pixels.items()}, 1
     return pixels, 255
 
 
-def _flatten(path: Path, arrays: Mapping[str, Array]) -> tuple[dict[str, Array], tuple[int, int]]:
-    """Bring every array to (N, D); return them with the one image shape they must share."""
+def _flatten(path: Path, arrays: Mapping[str, Array]) -> tuple[dict[str, Array], tuple[int, int, int]]:
+    """Bring every array to (N, D); return them with the channels, height and width they must share."""
     flat: dict[str, Array] = {}
-    shapes: dict[str, tuple[int, int]] = {}
+    shapes: dict[str, tuple[int, int, int]] = {}
     for key, array in arrays.items():
-        where = _where(path, key)
-        if array.ndim not in (2, 3):
-            raise DataError(f"{where}: the shape must be (N, H, W) or (N, D), grey images; it is {array.shape}")
+        where = where_in(path, key)
+        if array.ndim not in (2, 3, 4) or (array.ndim == 4 and array.shape[1] != 3):
+            raise DataError(
+                f"{where}: the shape must be (N, H, W) or (N, D) for grey images, (N, 3, H, W) or (N, H, W, 3) for "
+                f"colour; it is {array.shape}"
+            )
         if array.size == 0:
             raise DataError(f"{where}: there must be at least one image of at least one pixel; shape {array.shape}")
-        shapes[key] = (array.shape[1], array.shape[2]) if array.ndim == 3 else image_shape_of(array.shape[1])
+        height, width = image_shape_of(array.shape[1]) if array.ndim == 2 else array.shape[-2:]
+        shapes[key] = (array.shape[1] if array.ndim == 4 else 1, height, width)
         flat[key] = array.reshape(len(array), -1)
     first = next(iter(shapes))
     for key, shape in shapes.items():
         if shape != shapes[first]:
             raise DataError(
-                f"{_where(path, key)}: all splits must have images of one size; these are {shape[0]}x{shape[1]}, "
-                f"those of {first} {shapes[first][0]}x{shapes[first][1]}"
+                f"{where_in(path, key)}: all splits must have images of one size and kind; these are "
+                f"{_described(shape)}, those of {first} {_described(shapes[first])}"
             )
     return flat, shapes[first]
+
+
+def _described(shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    return f"{height}x{width}" if channels == 1 else f"{height}x{width} in colour"
 
 
 def _split(path: Path, pixels: Pixels, held_out: tuple[str, ...], seed: int) -> dict[str, Pixels]:
@@ -133,5 +152,6 @@ def _is_whole(numbers: Array) -> bool:
     return numbers.dtype.kind != "f" or bool((numbers == np.floor(numbers)).all())
 
 
-def _where(path: Path, key: str) -> str:
+def where_in(path: Path, key: str) -> str:
+    """Name an array in an error: the file alone, or with the split."""
     return str(path) if key == ALL else f"{path}, {key}"

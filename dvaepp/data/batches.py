@@ -8,18 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvaepp.data.dataset import Dataset, Pixels
+from dvaepp.data.dataset import Dataset, Pixels, check_binarisable
 
 
 class TrainingImages:
     """The training images of a data set on a device, in an order that is a function of (seed, epoch) alone.
 
-    Shapes   pixels (N, D) uint8, kept as they are: one byte a pixel; a batch is float32 (B, D) in {0, 1}.
+    With ``binarise`` grey images become binary ones, drawn anew in every batch; without, they stay what they are, for
+    likelihoods of 256 levels.
+
+    Shapes   pixels (N, D) uint8, kept as they are: one byte a pixel; a batch is float32 (B, D)
+    Domain   a batch is in {0, 1} with ``binarise`` or of binary images, else whole numbers 0..255
+    Raises   DataError for colour images with ``binarise``.
     """
 
-    def __init__(self, dataset: Dataset, device: torch.device, seed: int) -> None:
+    def __init__(self, dataset: Dataset, device: torch.device, seed: int, binarise: bool = True) -> None:
+        if binarise:
+            check_binarisable(dataset)
         self.pixels = to_device(dataset.train, device)
         self.levels = dataset.levels
+        self._draws = binarise and dataset.levels > 1
         self._seed = seed
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64, device=device)
@@ -35,7 +43,7 @@ class TrainingImages:
         return (self.pixels.sum(0, dtype=torch.float64) / (len(self.pixels) * self.levels)).float()
 
     def batch(self, step: int, batch_size: int, generator: torch.Generator) -> Tensor:
-        """Images of iteration ``step``; grey ones are binarised anew, on with probability grey/255.
+        """Images of iteration ``step``; to be binarised, they are drawn anew, on with probability grey/255.
 
         Every epoch visits the images in a new random order and drops the incomplete last batch.
         """
@@ -46,7 +54,7 @@ class TrainingImages:
             self._order = torch.randperm(len(self.pixels), generator=shuffle, device=self.pixels.device)
             self._epoch = epoch
         chosen = self.pixels[self._order[position * batch_size : (position + 1) * batch_size]]
-        if self.levels == 1:
+        if not self._draws:
             return chosen.float()
         u = torch.rand(chosen.shape, generator=generator, device=chosen.device)
         return (u * self.levels < chosen).float()

@@ -31,14 +31,16 @@ _BLOCK = 1 << 20  # pixels binarised at a time: bounds the memory for noise to a
 class Dataset:
     """Images in three splits, one image a row.
 
+    A row of a colour image holds its red plane, then the green, then the blue one, each row by row.
+
     ``labels`` are for tables and pictures; no model of this project is trained on them. ``provenance`` is one line for
     a human: what the images are, where they came from, how they were split.
 
     The arrays are stored as read-only views; a caller who keeps a writable one of the same memory must leave it alone.
 
-    Shapes   train, valid, test (N, D) uint8, each its own N >= 1; image_shape (H, W) with H W = D; labels[split] (N,)
-             uint8
-    Domain   levels 1: pixels in {0, 1}; levels 255: grey 0..255
+    Shapes   train, valid, test (N, D) uint8, each its own N >= 1; image_shape (H, W) with D = channels H W;
+             labels[split] (N,) uint8
+    Domain   levels 1: pixels in {0, 1}, one channel; levels 255: grey (one channel) or colour (three), 0..255
     Raises   DataError for anything else, quoting the first offender.
     """
 
@@ -49,17 +51,24 @@ class Dataset:
     levels: int
     image_shape: tuple[int, int]
     labels: Mapping[str, Pixels] | None = None
+    channels: int = field(default=1, kw_only=True)
     provenance: str = field(kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise DataError(f"{self.name}: channels must be 1 (binary or grey) or 3 (colour); got {self.channels}")
+        if self.levels == 1 and self.channels != 1:
+            raise DataError(f"{self.name}: binary images (levels 1) must have 1 channel; got {self.channels}")
         height, width = self.image_shape
+        needed = self.channels * height * width
         for split in SPLITS:
             pixels = getattr(self, split)
             where = f"{self.name}, {split}"
             _check_rows(where, pixels)
-            if pixels.shape[1] != height * width:
+            if pixels.shape[1] != needed:
+                channels = "" if self.channels == 1 else f" with {self.channels} channels"
                 raise DataError(
-                    f"{where}: image_shape {height}x{width} needs {height * width} pixels an image; "
+                    f"{where}: image_shape {height}x{width}{channels} needs {needed} pixels an image; "
                     f"there are {pixels.shape[1]}"
                 )
             check_levels(where, pixels, self.levels)
@@ -83,6 +92,8 @@ class Dataset:
     def digest(self) -> str:
         """Short name of the images themselves, the same wherever they lie: two data sets with one digest are equal."""
         digest = hashlib.blake2b(digest_size=16)
+        if self.channels != 1:  # nothing for one channel: run folders remember digests of before there was colour
+            digest.update(f"channels {self.channels} ".encode())
         for split in SPLITS:
             pixels = getattr(self, split)
             digest.update(f"{split} {pixels.shape} {self.levels} ".encode())
@@ -94,7 +105,7 @@ class Dataset:
 
         The three splits draw from three streams of the one seed. Data that are binary already are returned as they are.
 
-        Raises   DataError for a seed outside 0..2**64 - 1.
+        Raises   DataError for a seed outside 0..2**64 - 1, and for colour images.
         """
         check_seed(seed)
         if self.levels == 1:
@@ -110,6 +121,7 @@ class Dataset:
 
     def binarised_split(self, split: str, seed: int) -> Pixels:
         """Return the images of one split as ``binarised`` gives them, at that split's cost alone."""
+        check_binarisable(self)
         pixels: Pixels = getattr(self, split)
         if self.levels == 1:
             return pixels
@@ -117,7 +129,7 @@ class Dataset:
 
 
 def binarise_static(pixels: Pixels, levels: int, seed: int, *, stream: int = 0) -> Pixels:
-    """Draw each pixel once, on with probability grey / levels.
+    """Draw each pixel of grey images once, on with probability grey / levels.
 
     The pixel is 1 where u < grey / levels. Pixel p, counted along the rows from the first image's first pixel, takes
     u = (t + 1/2) 2^-24 with t the top 24 bits of word p of the Philox4x64-10 stream with key (seed, stream). NumPy
@@ -175,9 +187,18 @@ def check_levels(where: str, pixels: Pixels, levels: int) -> None:
     Shapes   pixels (N, D) uint8
     """
     if levels not in (1, 255):
-        raise DataError(f"{where}: levels must be 1 (binary) or 255 (grey); got {levels}")
+        raise DataError(f"{where}: levels must be 1 (binary) or 255 (grey or colour); got {levels}")
     if levels == 1:
         check_pixels(where, pixels, pixels <= 1, "be 0 or 1")
+
+
+def check_binarisable(dataset: Dataset) -> None:
+    """Raise DataError for colour images: no published likelihood is of colours drawn as 0 or 1."""
+    if dataset.channels != 1:
+        raise DataError(
+            f"{dataset.name}: colour images cannot be binarised; they are modelled by mixtures of discretised "
+            "logistics: --likelihood logistic-mixture"
+        )
 
 
 def check_seed(seed: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pooch
 
-from dvaepp.data.files import read, reason, verify
+from dvaepp.data.files import read_packed, reason, unpack, verify
 from dvaepp.errors import DataError
 
 _TIMEOUT = 30  # seconds to connect, and between two pieces of an answer
@@ -19,15 +19,16 @@ _TIMEOUT = 30  # seconds to connect, and between two pieces of an answer
 class PublishedFile:
     """A file as its authors publish it.
 
-    ``checksum`` is that of the unpacked content, so that a copy packed anew, or not packed, is the same file;
-    ``served_checksum`` is that of the bytes behind ``urls``, which are tried in order. Both as "algorithm:hex".
-    ``folder`` is the name of the subfolder in which it is looked for besides the folder given. A file without ``urls``
-    is published nowhere, and must be brought along.
+    ``checksum`` is that of the unpacked content, so that a copy packed anew, or not packed, is the same file. Where
+    none is published, it is None, and only a copy packed as it is served will do. ``served_checksum`` is that of the
+    bytes behind ``urls``, which are tried in order. Both as "algorithm:hex". ``folder`` is the name of the subfolder in
+    which it is looked for besides the folder given. A file without ``urls`` is published nowhere, and must be brought
+    along.
     """
 
     name: str
     folder: str
-    checksum: str
+    checksum: str | None
     served_checksum: str
     urls: tuple[str, ...]
 
@@ -47,7 +48,11 @@ def obtain(file: PublishedFile, data_dir: Path | None) -> bytes:
         if data_dir is not None or not file.urls:
             raise DataError(_not_found(file, data_dir))
         path = _download(file, folder)
-    content = read(path)
+    packed = read_packed(path)
+    if file.checksum is None:
+        verify(path, packed, file.served_checksum)
+        return unpack(path, packed)
+    content = unpack(path, packed)
     verify(path, content, file.checksum)
     return content
 
@@ -63,7 +68,9 @@ def cache() -> Path:
     return Path(chosen).expanduser() if chosen else Path(pooch.os_cache("dvaepp"))
 
 
-def _names(file: PublishedFile) -> tuple[str, str]:
+def _names(file: PublishedFile) -> tuple[str, ...]:
+    if file.checksum is None:
+        return (file.name,)
     bare = file.name.removesuffix(".gz")
     return bare, f"{bare}.gz"
 

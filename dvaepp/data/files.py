@@ -16,17 +16,32 @@ _GZIP_MAGIC = b"\x1f\x8b"
 def read(path: Path) -> bytes:
     """Return the bytes of a file, unpacked if they are gzip.
 
-    Whether they are is read from their first two bytes, not from the name: some browsers unpack a ``.gz`` on the way
-    and keep its name. No format read here begins with those two bytes.
+    Raises   DataError as ``read_packed`` and ``unpack``.
+    """
+    return unpack(path, read_packed(path))
 
-    Raises   DataError for a missing or unreadable file, a folder, or damaged gzip.
+
+def read_packed(path: Path) -> bytes:
+    """Return the bytes of a file as they lie on the disk.
+
+    Raises   DataError for a missing or unreadable file, or a folder.
     """
     if path.is_dir():
         raise DataError(f"{path}: is a folder; a file was expected")
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}") from error
+
+
+def unpack(path: Path, content: bytes) -> bytes:
+    """Return the bytes of a file, unpacked if they are gzip.
+
+    Whether they are is read from their first two bytes, not from the name: some browsers unpack a ``.gz`` on the way
+    and keep its name. No format read here begins with those two bytes.
+
+    Raises   DataError for damaged gzip.
+    """
     if not content.startswith(_GZIP_MAGIC):
         return content
     try:
@@ -39,8 +54,8 @@ def verify(where: Path | str, content: bytes, checksum: str) -> None:
     """Raise DataError unless the bytes have the checksum.
 
     ``checksum`` names its algorithm, as in "sha256:ad69..." or "md5:6bbc..."; "git-blob:016a..." is the name git gives
-    a file's content, the sha1 of "blob SIZE", a zero byte and the content. md5 and git-blob only because files are
-    published so; md5 guards against damage, not against an adversary.
+    a file's content, the sha1 of "blob SIZE", a zero byte and the content. md5, sha1 and git-blob only because files
+    are published so; md5 and sha1 guard against damage, not against an adversary.
     """
     algorithm, expected = checksum.split(":")
     if algorithm == _GIT_BLOB:

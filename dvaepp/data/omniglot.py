@@ -1,7 +1,6 @@
 """OMNIGLOT, 28x28 and grey, in the file that the importance-weighted autoencoder made usual; and a stand-in for it.
 
-The file is one of MATLAB: ``data`` and ``testdata`` have an image in each column. MATLAB stores an image column by
-column, so that such a column read row by row is the image lying on its side; here images are turned upright.
+The file is one of MATLAB: ``data`` and ``testdata`` have an image in each column, from left to right column by column.
 
 Both files hold training and test images. Nobody publishes a validation set; the usual one is the last 1,345 training
 images in the order of NumPy's ``RandomState(123).permutation``, and it is used here. What is on each side of it is thus
@@ -15,16 +14,14 @@ Departs  the published grey values are numbers in [0, 1]; they are kept to the n
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
+from dvaepp.data import matlab
 from dvaepp.data.assemble import to_pixels
 from dvaepp.data.dataset import Dataset
-from dvaepp.data.download import PublishedFile, obtain
-from reference.vocabulary import Array
+from dvaepp.data.download import PublishedFile
 
 _CHECKSUM = "git-blob:016a3536ffe5e1d38e42563a18d7a78bfaf643ec"  # git's name for the file, the only one published
 _SITES = ("https://raw.githubusercontent.com/yburda/iwae/master/", "https://github.com/yburda/iwae/raw/master/")
@@ -63,9 +60,9 @@ def load_substitute(data_dir: Path | None) -> Dataset:
 
 
 def _load(name: str, file: PublishedFile, data_dir: Path | None, about: str) -> Dataset:
-    # SciPy executes nothing in a file, but a damaged one can crash it: only verified bytes may come here
-    variables = loadmat(io.BytesIO(obtain(file, data_dir)), variable_names=["data", "testdata"])
-    rows = {"train": _upright(variables["data"]), "test": _upright(variables["testdata"])}
+    variables = matlab.obtain(file, data_dir, ("data", "testdata"))
+    columns = {"train": variables["data"], "test": variables["testdata"]}
+    rows = {split: matlab.upright(images.T, _SIDE) for split, images in columns.items()}
     pixels, levels = to_pixels(Path(file.name), rows)
     # a stream that NumPy guarantees never to change
     order = np.random.RandomState(_SHUFFLING_SEED).permutation(len(pixels["train"]))
@@ -78,11 +75,3 @@ def _load(name: str, file: PublishedFile, data_dir: Path | None, about: str) -> 
         image_shape=(_SIDE, _SIDE),
         provenance=f"{about}; valid is {_N_VALID:,} of the training images, by the split of Burda et al.",
     )
-
-
-def _upright(columns: Array) -> Array:
-    """Turn images stored column by column, each in a column, into rows of images stored row by row.
-
-    Shapes   (D, N) -> (N, D)
-    """
-    return columns.T.reshape(-1, _SIDE, _SIDE).transpose(0, 2, 1).reshape(-1, _SIDE * _SIDE)

@@ -9,12 +9,15 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from dvaepp.data import amat, arrays, digits, folder, idx, mnist, mnist_static, omniglot
+from dvaepp.data import amat, arrays, caltech, cifar10, digits, folder, idx, mnist, mnist_static, omniglot
 from dvaepp.data.dataset import Dataset, check_seed
 from dvaepp.data.files import reason
 from dvaepp.errors import DataError
 
 _REGISTERED: dict[str, Callable[[Path | None], Dataset]] = {
+    "caltech-silhouettes": caltech.load,
+    "cifar10": cifar10.load,
+    "cifar10-subset": cifar10.load_subset,
     "digits": digits.load,
     "mnist": mnist.load,
     "mnist-static": mnist_static.load,
@@ -31,6 +34,8 @@ _FORMATS: dict[str, Callable[[Path, int], Dataset]] = {  # by the end of the fil
     ".amat.gz": amat.load,
     "-ubyte": idx.load,
     "-ubyte.gz": idx.load,
+    ".tar": cifar10.load_archive,
+    ".tar.gz": cifar10.load_archive,
 }
 
 

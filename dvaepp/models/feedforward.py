@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from dvaepp.boltzmann import RBM, entropy, group_energy
 from dvaepp.directed import DirectedPrior, joint_kl
 from dvaepp.errors import ConfigError
 from dvaepp.estimators import draw
+from dvaepp.likelihoods import bernoulli_log_prob
 from dvaepp.networks.feedforward import feedforward
+from dvaepp.networks.observation import Drawn
 from dvaepp.smoothing import Smoothing
 from reference.boltzmann_kl import group_slices
 
@@ -43,6 +44,15 @@ class DiscreteVAE(nn.Module):
     """
 
     train_mean: Tensor
+
+    #: Draws that are decoded at a time in tests: 6 MB of float32 pixels at 28x28, which stays near the cache.
+    rows_at_a_time = 2048
+    levels = 1
+
+    @staticmethod
+    def images_at_a_time(n_importance: int) -> int:
+        """Images that are tested at a time, whatever the number of draws for each."""
+        return 64
 
     def __init__(
         self,
@@ -126,10 +136,38 @@ class DiscreteVAE(nn.Module):
 
     def energy(self, z: Tensor) -> Tensor:
         """Minus log p(z), of an RBM without log Z: (..., B, N) -> (..., B) nats."""
-        if isinstance(self.prior, DirectedPrior):
-            return -bernoulli_log_prob(z, self.prior.all_logits([z[..., group] for group in self.groups]))
-        n1 = self.prior.n1
-        return self.prior.energy(z[..., :n1], z[..., n1:])
+        return prior_energy(self.prior, z, self.groups)
+
+    def log_weights(self, x: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """``count`` draws of log p(x, z) / q(z|x) for each image, and of log p(x|z): (B, count) each.
+
+        In the binary limit, float64, less log Z of an RBM.
+        """
+        rows = len(x)
+        # in (0, 1]: a rho of 0 (once in 2^24 draws) would pick z = 0 even where q(z=0) = e^-40, and weigh e^40 too much
+        rho = 1 - torch.rand((rows * count, self.n_latents), generator=generator, device=x.device)
+        drawn = self.binary_posterior(x, rho)
+        logits = self.decode(drawn.latents).view(rows, count, -1)
+        reconstruction = bernoulli_log_prob(x.unsqueeze(1), logits).double()  # no copy of x for each draw
+        log_q = bernoulli_log_prob(drawn.latents, drawn.logit_q).double()
+        log_weights = reconstruction - (self.energy(drawn.latents).double() + log_q).view(rows, count)
+        return log_weights, reconstruction
+
+    def posterior_means(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """q(z=1|x, earlier z), one draw of the earlier groups: (B, D) -> (B, N)."""
+        rho = torch.rand((len(x), self.n_latents), generator=generator, device=x.device)
+        return self.binary_posterior(x, rho).logit_q.sigmoid()
+
+    def generate(self, z: Tensor, generator: torch.Generator, temperature: float = 1.0) -> Drawn:
+        """Images given latents (B, N); there is nothing between them that a temperature could cool."""
+        means = self.decode(z).sigmoid()
+        u = torch.rand(means.shape, generator=generator, device=means.device)
+        return Drawn((u < means).to(means.dtype), means)
+
+    def reconstruct(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean images given one draw of z ~ q(z|x), (B, D) in [0, 1]."""
+        rho = torch.rand((len(x), self.n_latents), generator=generator, device=x.device)
+        return self.decode(self.binary_posterior(x, rho).latents).sigmoid()
 
     def _draw(self, x: Tensor, latent: Callable[[Tensor, slice], Tensor], n_draws: int = 1) -> Posterior:
         latents: list[Tensor] = []
@@ -146,9 +184,11 @@ class DiscreteVAE(nn.Module):
         return Posterior(torch.cat(latents, dim=-1), torch.cat(logits, dim=-1))
 
 
-def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
-    """log p(x) in nats under independent Bernoullis, summed over the last axis; x in {0, 1}.
+def prior_energy(prior: RBM | DirectedPrior, z: Tensor, groups: Sequence[slice]) -> Tensor:
+    """Minus log p(z) under a prior, of an RBM without log Z; ``groups`` are those of a directed one.
 
-    One softplus: log sigma(l) = -softplus(-l) and log sigma(-l) = -softplus(l). See ``reference.bernoulli.log_prob``.
+    Shapes   (..., B, N) in {0, 1} -> (..., B) nats
     """
-    return -softplus((1 - 2 * x) * logits, threshold=40).sum(-1)
+    if isinstance(prior, DirectedPrior):
+        return -bernoulli_log_prob(z, prior.all_logits([z[..., group] for group in groups]))
+    return prior.energy(z[..., : prior.n1], z[..., prior.n1 :])

@@ -15,6 +15,7 @@ from dvaepp.data import Dataset, load
 from dvaepp.errors import DataError
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 4, 3), dtype=np.uint8)
+COLOUR = np.random.default_rng(1).integers(0, 256, (10, 4, 5, 3), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -69,6 +70,36 @@ def test_black_and_white(save: Any) -> None:
     data = load(save(np.array([[0, 255], [255, 255], [0, 0]])))
     assert data.levels == 1
     assert all_rows(data) == [(0, 0), (0, 1), (1, 1)]
+
+
+def colour_rows(images: Any) -> list[tuple[int, ...]]:
+    """Rows of (N, H, W, 3) images as they should be: red, green, blue, each row by row; pixel by pixel, by loops."""
+    count, height, width, _ = images.shape
+    order = [(y, x, channel) for channel in range(3) for y in range(height) for x in range(width)]
+    return sorted(tuple(int(images[(image, *place)]) for place in order) for image in range(count))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+@pytest.mark.parametrize("planes_first", [False, True])
+def test_colour(save: Any, dtype: Any, planes_first: bool) -> None:
+    images = COLOUR.transpose(0, 3, 1, 2) if planes_first else COLOUR
+    data = load(save(images.astype(dtype)))
+    assert (data.levels, data.image_shape, data.channels) == (255, (4, 5), 3)
+    assert all_rows(data) == colour_rows(COLOUR)
+
+
+def test_colour_by_hand(save: Any) -> None:
+    """A red pixel, then a green, then two blue ones, in one row."""
+    image = np.array([[[[255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 255]]]], np.uint8)
+    data = load(save(np.repeat(image, 3, axis=0)))
+    assert data.train.tolist() == [[255, 0, 0, 0, 0, 255, 0, 0, 0, 0, 255, 255]]
+    assert (data.levels, data.channels) == (255, 3)  # pure colours are not black and white
+
+
+def test_colour_in_fractions_and_splits(save: Any) -> None:
+    data = load(save(train=COLOUR[:4] / 255, valid=COLOUR[4:6] / 255, test=COLOUR.transpose(0, 3, 1, 2)[6:] / 255))
+    assert (data.levels, data.image_shape, data.channels) == (255, (4, 5), 3)
+    assert sorted(map(tuple, data.test.tolist())) == colour_rows(COLOUR[6:])
 
 
 def test_own_splits(save: Any) -> None:
@@ -131,8 +162,28 @@ def with_pixel(value: Any, dtype: Any = np.float64) -> np.ndarray:
         ),
         (np.zeros((0, 28, 28)), r"at least one image of at least one pixel; shape \(0, 28, 28\)"),
         (np.zeros((5, 0)), r"at least one image of at least one pixel; shape \(5, 0\)"),
-        (np.zeros(784), r"the shape must be \(N, H, W\) or \(N, D\), grey images; it is \(784,\)"),
-        (np.zeros((5, 4, 4, 3)), r"the shape must be .* it is \(5, 4, 4, 3\)"),
+        (
+            np.zeros(784),
+            r"the shape must be \(N, H, W\) or \(N, D\) for grey images, \(N, 3, H, W\) or \(N, H, W, 3\) for colour; "
+            r"it is \(784,\)",
+        ),
+        (np.zeros((5, 4, 4, 4)), r"the shape must be .* for colour; it is \(5, 4, 4, 4\)"),
+        (np.zeros((5, 1, 4, 4)), r"the shape must be .* for colour; it is \(5, 1, 4, 4\)"),
+        (np.zeros((5, 4, 3, 4)), r"the shape must be .* for colour; it is \(5, 4, 3, 4\)"),
+        (np.zeros((5, 4, 4, 3, 1)), r"the shape must be .* for colour; it is \(5, 4, 4, 3, 1\)"),
+        (np.zeros((0, 4, 4, 3)), r"at least one image of at least one pixel; shape \(0, 3, 4, 4\)"),
+        (
+            COLOUR[:, :3],
+            r"the shape must be \(N, H, W, 3\) or \(N, 3, H, W\) for colour, and it may be either; it is "
+            r"\(10, 3, 5, 3\)\. Pad or crop the images to another size",
+        ),
+        (
+            COLOUR // 128,
+            r"colours must be 0\.\.255, or have fractions in \[0, 1\]; all are whole and the largest is 1\. "
+            "If 1 is meant for full, multiply by 255",
+        ),
+        (COLOUR * 0, "colours must be .* the largest is 0"),
+        (COLOUR[:2], "splitting off test and valid needs at least 3 images; the file or folder has 2"),
         (np.zeros((5, 4), complex), "pixels must be booleans, integers or floats; the dtype is complex128"),
         (np.zeros((5, 4), "U3"), "pixels must be booleans, integers or floats; the dtype is <U3"),
         (np.array([[{}]], object), "cannot be read as NumPy numbers: Object arrays cannot be loaded .*numpy.save"),
@@ -159,7 +210,19 @@ def test_refuses_npy(save: Any, array: Any, message: str) -> None:
         ({"train": GREY[:1], "test": GREY}, "splitting off valid needs at least 2 images; the file or folder has 1"),
         (
             {"train": GREY, "test": GREY.reshape(20, 12)},
-            "x.npz, test: all splits must have images of one size; these are 1x12, those of train 4x3",
+            "x.npz, test: all splits must have images of one size and kind; these are 1x12, those of train 4x3",
+        ),
+        (
+            {"train": GREY, "test": COLOUR[:, :, :3]},
+            "x.npz, test: .* of one size and kind; these are 4x3 in colour, those of train 4x3$",
+        ),
+        (
+            {"train": COLOUR, "test": COLOUR[:, :, :4]},
+            "x.npz, test: .*; these are 4x4 in colour, those of train 4x5 in colour",
+        ),
+        (
+            {"train": COLOUR, "test": COLOUR // 128},
+            "x.npz, test: splits must share one scale; the largest pixel here is 1, elsewhere 255",
         ),
         (
             {"train": GREY, "test": GREY // 128},

@@ -25,11 +25,21 @@ def refused(*arguments: object, **named: object) -> str:
 
 
 def test_names() -> None:
-    assert names() == ("digits", "mnist", "mnist-static", "omniglot", "omniglot-substitute")
+    assert names() == (
+        "caltech-silhouettes",
+        "cifar10",
+        "cifar10-subset",
+        "digits",
+        "mnist",
+        "mnist-static",
+        "omniglot",
+        "omniglot-substitute",
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("mnist-statik", "mnist-static"), ("digit", "digits"), ("OMNIGLOT", "omniglot")]
+    ("name", "near"),
+    [("mnist-statik", "mnist-static"), ("digit", "digits"), ("OMNIGLOT", "omniglot"), ("cifar-10", "cifar10")],
 )
 def test_suggests_the_nearest_name(name: str, near: str) -> None:
     assert refused(name) == (
@@ -40,7 +50,7 @@ def test_suggests_the_nearest_name(name: str, near: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "imagenet", "no/such/file.npy", "x" * 5000, "nul\0", "~nobody-at-all/x"])
 def test_unknown_names(name: str) -> None:
-    assert "registered: digits, mnist" in refused(name) or "cannot be looked up" in refused(name)
+    assert "registered: caltech-silhouettes, cifar10" in refused(name) or "cannot be looked up" in refused(name)
 
 
 def test_unknown_format(tmp_path: Path) -> None:

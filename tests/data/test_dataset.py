@@ -74,7 +74,7 @@ class TestDataset:
             ({"test": [[1, 2]]}, "toy, test: pixels must be a uint8 array .* got list"),
             ({"valid": rows(0)}, r"toy, valid: there must be at least one image .* the shape is \(0, 6\)"),
             ({"image_shape": (2, 2)}, "toy, train: image_shape 2x2 needs 4 pixels an image; there are 6"),
-            ({"levels": 2}, r"toy, train: levels must be 1 \(binary\) or 255 \(grey\); got 2"),
+            ({"levels": 2}, r"toy, train: levels must be 1 \(binary\) or 255 \(grey or colour\); got 2"),
             (
                 {"levels": 1, "train": np.array([[0, 1, 0, 1, 0, 1], [0, 0, 0, 0, 7, 0]], np.uint8)},
                 "toy, train: pixels must be 0 or 1; image 1, pixel 4 is 7",

@@ -173,6 +173,21 @@ def test_data_dir(tmp_path: Path, subfolder: str, packed: bool) -> None:
     assert obtain(published(), tmp_path / "mine") == CONTENT
 
 
+def test_only_the_packed_file_has_a_checksum(tmp_path: Path, server: Server, cache: Path) -> None:
+    """Then the content packed by another program, or unpacked, cannot be told from another file."""
+    file = replace(published(f"{server.site}/good.gz"), checksum=None)
+    (tmp_path / "toy.amat").write_bytes(CONTENT)
+    assert refused(file, tmp_path).startswith(f"toy.amat.gz not found in {tmp_path} nor in {tmp_path / 'toys'}; put it")
+    path = tmp_path / "toy.amat.gz"
+    for other in (CONTENT, gzip.compress(CONTENT, mtime=7)):
+        path.write_bytes(other)
+        assert refused(file, tmp_path).startswith(f"{path}: sha256 is {checksum(other)[7:]}, expected ")
+    path.write_bytes(PACKED)
+    assert obtain(file, tmp_path) == CONTENT
+    assert obtain(file, None) == CONTENT
+    assert files_in(cache) == ["toy.amat.gz"]
+
+
 def test_data_dir_without_the_file(tmp_path: Path) -> None:
     assert refused(published("http://x"), tmp_path) == (
         f"toy.amat or toy.amat.gz not found in {tmp_path} nor in {tmp_path / 'toys'}; "
@@ -206,11 +221,12 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert refused(published(), tmp_path) == f"{tmp_path / 'toy.amat'}: cannot be read: Permission denied"
 
 
-def test_md5(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("algorithm", "length"), [("md5", 32), ("sha1", 40)])
+def test_older_algorithms(tmp_path: Path, algorithm: str, length: int) -> None:
     (tmp_path / "toy.amat").write_bytes(CONTENT)
-    file = replace(published(), checksum="md5:" + hashlib.md5(CONTENT).hexdigest())
+    file = replace(published(), checksum=f"{algorithm}:" + hashlib.new(algorithm, CONTENT).hexdigest())
     assert obtain(file, tmp_path) == CONTENT
-    assert "md5 is" in refused(replace(file, checksum="md5:" + "0" * 32), tmp_path)
+    assert f"{algorithm} is" in refused(replace(file, checksum=f"{algorithm}:" + "0" * length), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from dvaepp import bound
 from dvaepp.bound import Likelihood, StreamingLogMeanExp, likelihood, likelihood_of_all, posterior_means
 from dvaepp.models.feedforward import DiscreteVAE
+from dvaepp.randomness import generator
 from reference.bernoulli import log_prob, sigmoid
 from reference.boltzmann import energy
 from reference.vocabulary import RBM as ReferenceRBM
@@ -159,7 +159,7 @@ def test_probabilities_of_all_images_add_up_to_one(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_likelihood_by_enumeration(monkeypatch, model, rows):
     """72 means, each beyond 5.5 exact standard errors with probability 4e-8: 3e-6 in all."""
-    monkeypatch.setattr(bound, "_ROWS", rows)
+    monkeypatch.setattr(DiscreteVAE, "rows_at_a_time", rows)
     n_importance = 20_001
     model = tiny_model(**model)
     result = likelihood(model, torch.from_numpy(IMAGES), n_importance, noise(1))
@@ -256,14 +256,16 @@ def test_likelihood_wants_the_evaluation_mode():
 
 
 def test_all_images_are_the_batches_one_after_the_other(monkeypatch):
-    monkeypatch.setattr(bound, "_BATCH", 4)
+    monkeypatch.setattr(DiscreteVAE, "images_at_a_time", lambda self, n_importance: 4)
     model = tiny_model(n_latents=4, n_groups=2, hidden=(3,)).float()
     images = torch.randint(0, 2, (11, 5), dtype=torch.uint8, generator=noise(7))
     heard = []
-    together = likelihood_of_all(model, images, 6, noise(8), heard.append)
+    together = likelihood_of_all(model, images, 6, 8, "test", advance=heard.append)
     assert heard == [4, 4, 3]
-    one_noise = noise(8)
-    parts = [likelihood(model, images[rows].float(), 6, one_noise) for rows in (slice(0, 4), slice(4, 8), slice(8, 11))]
+    parts = [
+        likelihood(model, images[rows].float(), 6, generator(images.device, 8, f"test {index}"))
+        for index, rows in enumerate((slice(0, 4), slice(4, 8), slice(8, 11)))
+    ]
     for name in ("log_marginal", "log_weight", "reconstruction"):
         assert torch.equal(getattr(together, name), torch.cat([getattr(part, name) for part in parts]))
         assert torch.equal(getattr(Likelihood.concatenate(parts), name), getattr(together, name))

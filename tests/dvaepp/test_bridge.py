@@ -72,7 +72,7 @@ def test_torch_finds_no_fault_with_the_operators(dtype, backend):
     gradients = (prior.a1, prior.a2, prior.W, mu, nu, draws(6, dtype=dtype), 2, backend)
     detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in gradients]
     opcheck(OPS.cross_entropy_gradients.default, detached)
-    opcheck(OPS.gibbs_.default, (*machine(dtype=dtype).detached, *chains(dtype=dtype), 3, -5, backend))
+    opcheck(OPS.gibbs_.default, (*machine(dtype=dtype).detached, *chains(dtype=dtype), 3, -5, backend, 2))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

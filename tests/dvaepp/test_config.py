@@ -14,6 +14,8 @@ from dvaepp.config import (
     Config,
     DataConfig,
     EvaluationConfig,
+    ExecutionConfig,
+    HierarchyConfig,
     ModelConfig,
     OptimisationConfig,
     PriorConfig,
@@ -31,7 +33,7 @@ RULES = [
     (ModelConfig, "latents", 7, "latents must be even, one half for each side of the RBM prior; got 7"),
     (ModelConfig, "groups", 0, "groups must be positive; got 0"),
     (ModelConfig, "groups", 3, "groups must divide latents (200); got 3"),
-    (ModelConfig, "network", "deep", "network must be one of linear, nonlinear; got 'deep'"),
+    (ModelConfig, "network", "deep", "network must be one of linear, nonlinear, convolutional; got 'deep'"),
     (ModelConfig, "hidden", 0, "hidden must be positive; got 0"),
     (ModelConfig, "layers", -1, "layers must be positive; got -1"),
     (ModelConfig, "beta", 0.0, "beta must be positive; got 0.0"),
@@ -71,16 +73,29 @@ RULES = [
     (OptimisationConfig, "adam_beta2", 1.0, "adam_beta2 must lie in [0, 1); got 1.0"),
     (OptimisationConfig, "control_rate", 0.0, "control_rate must be positive; got 0.0"),
     (OptimisationConfig, "schedule", "cosine", "schedule must be one of steps, constant; got 'cosine'"),
+    (OptimisationConfig, "gradient_clip", 0.0, "gradient_clip must be positive; got 0.0"),
+    (OptimisationConfig, "ema", 1.0, "ema must lie in [0, 1); got 1.0"),
+    (OptimisationConfig, "accumulate", 0, "accumulate must lie in 1..batch_size (100); got 0"),
+    *(
+        (HierarchyConfig, name, 0, f"{name} must be positive; got 0")
+        for name in ("local_groups", "local_channels", "mixtures", "width", "depth", "halvings")
+    ),
+    (HierarchyConfig, "halvings", 9, "halvings must lie in 1..8; got 9"),
+    (HierarchyConfig, "local_halvings", 4, "local_halvings must lie in 0..halvings (3); got 4"),
+    (HierarchyConfig, "local", "gaussian", "local must be one of normal, bernoulli; got 'gaussian'"),
+    (ExecutionConfig, "precision", "half", "precision must be one of float32, bfloat16; got 'half'"),
     (Config, "seed", -1, "seed must lie in 0..2**63 - 1; got -1"),
     (Config, "seed", 2**63, f"seed must lie in 0..2**63 - 1; got {2**63}"),
 ]
 
 SECTIONS = {
     "model": ModelConfig,
+    "hierarchy": HierarchyConfig,
     "prior": PriorConfig,
     "optimisation": OptimisationConfig,
     "data": DataConfig,
     "evaluation": EvaluationConfig,
+    "execution": ExecutionConfig,
 }
 
 
@@ -105,7 +120,7 @@ INCONSISTENT = [
         {"estimator": "rolfe", "smoothing": "spike-exponential", "prior": "directed"},
         "estimator rolfe needs prior rbm and smoothing spike-exponential",
     ),
-    ({"estimator": "marginal"}, "estimator marginal needs prior directed, .* use estimator joint"),
+    ({"estimator": "marginal"}, "estimator marginal needs a directed prior, .* use estimator joint"),
     (
         {"estimator": "marginal", "prior": "directed", "smoothing": "spike-exponential"},
         "estimator marginal needs a smoothing with a density",
@@ -128,7 +143,7 @@ INCONSISTENT = [
         "beta_end is for estimators .*; arm has no sharpness",
     ),
     ({"estimator": "reinforce"}, "estimator must be one of joint, marginal, rolfe, .*; got 'reinforce'"),
-    ({"prior": "normal"}, "prior must be one of rbm, directed; got 'normal'"),
+    ({"prior": "gaussian"}, "prior must be one of rbm, directed, factorial, normal; got 'gaussian'"),
     ({"smoothing": "cubic"}, "smoothing must be one of exponential, .*; got 'cubic'"),
 ]
 
@@ -266,8 +281,8 @@ def test_what_is_left_out_takes_its_default():
         ({"model": {"beta": "8"}}, "model.beta must be of type float; got '8'"),
         ({"model": {"beta": True}}, "model.beta must be of type float; got True"),
         ({"model": {"latents": [4]}}, "model.latents must be of type int; got [4]"),
-        ({"model": {"network": 3}}, "model.network must be of type Literal['linear', 'nonlinear']; got 3"),
-        ({"model": {"network": "deep"}}, "network must be one of linear, nonlinear; got 'deep'"),
+        ({"model": {"network": 3}}, "model.network must be of type Network; got 3"),
+        ({"model": {"network": "deep"}}, "network must be one of linear, nonlinear, convolutional; got 'deep'"),
         ({"data": {"data": None}}, "data.data must be of type str; got None"),
         ({"data": {"data_dir": 3}}, "data.data_dir must be of type str | None; got 3"),
         ({"model": 3}, "model must be a table of names and values; got 3"),

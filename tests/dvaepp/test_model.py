@@ -9,7 +9,8 @@ from torch import nn
 
 from dvaepp.boltzmann import RBM
 from dvaepp.errors import ConfigError
-from dvaepp.models.feedforward import DiscreteVAE, bernoulli_log_prob
+from dvaepp.likelihoods import bernoulli_log_prob
+from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.networks.feedforward import BatchNorm, Linear, feedforward
 from dvaepp.smoothing import OverlappingExponential
 from reference.bernoulli import log_prob

@@ -10,7 +10,8 @@ from torch import nn
 from dvaepp import replicas
 from dvaepp.control_variates import ControlVariates
 from dvaepp.errors import ConfigError
-from dvaepp.models.feedforward import DiscreteVAE, bernoulli_log_prob
+from dvaepp.likelihoods import bernoulli_log_prob
+from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.networks.feedforward import BatchNorm
 from dvaepp.score_objective import ESTIMATORS, noise_shape, score_step
 from reference.vocabulary import ShapeError

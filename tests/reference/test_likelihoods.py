@@ -93,7 +93,7 @@ def test_levels_add_up_to_one(mean, log_scale, n_levels):
     assert np.exp(log_prob).sum() == pytest.approx(1, abs=1e-13)
 
 
-@pytest.mark.parametrize("log_scale", [-30.0, -12.0, -7.0, -3.0, 0.0, 4.0, 30.0, 500.0])
+@pytest.mark.parametrize("log_scale", [-30.0, -12.0, -8.4, -7.0, -3.0, 0.0, 4.0, 30.0, 500.0])
 def test_to_what_one_rounding_of_the_inputs_does(log_scale):
     """Mixed error of log P: relative to one rounding of it, of mean, log_scale and the bin's edges. At most 4.
 

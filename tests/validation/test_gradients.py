@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import dvaepp.models.feedforward
+import dvaepp.likelihoods
 import dvaepp.smoothing
 from accelerated.backends.numpy_oracle import NumpyOracle
 from dvaepp.errors import ConfigError
@@ -205,7 +205,7 @@ def test_a_missing_softplus_fails_in_decoder_and_encoders(monkeypatch):
     wrong = lambda x, logits: (x * logits).sum(-1)  # noqa: E731
     monkeypatch.setattr(torch_tiny_model, "bernoulli_log_prob", wrong)
     assert parameters_that_fail(perform("torch", "objective")) == set(torch_tiny_model.NAMES) - {"a1", "a2", "W"}
-    monkeypatch.setattr(dvaepp.models.feedforward, "bernoulli_log_prob", wrong)
+    monkeypatch.setattr(dvaepp.likelihoods, "bernoulli_log_prob", wrong)
     assert failing(perform("torch", "likelihoods")) == {"logits, reference"}
 
 

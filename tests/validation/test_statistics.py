@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 from scipy.special import expit, logsumexp
 
-import dvaepp.bound
 import dvaepp.gibbs
+import dvaepp.models.feedforward
 import dvaepp.tempering
 import reference.estimators
 from reference import (
@@ -561,10 +561,10 @@ def test_importance_weights_without_log_q_are_caught(monkeypatch):
     assert {("likelihood", "mean weight of 5 draws"), ("likelihood", "ELBO")} <= failed
     assert {operation for operation, _ in failed} == {"likelihood"}
     zero = torch.zeros(1, dtype=torch.float64)
-    probs = dvaepp.bound.bernoulli_log_prob
+    probs = dvaepp.models.feedforward.bernoulli_log_prob
     # The first call of every piece is the reconstruction of five pixels, the second log q of six units.
-    wrong = lambda x, logits: probs(x, logits) if x.shape[1] == 5 else zero  # noqa: E731
-    monkeypatch.setattr(dvaepp.bound, "bernoulli_log_prob", wrong)
+    wrong = lambda x, logits: probs(x, logits) if x.shape[-1] == 5 else zero  # noqa: E731
+    monkeypatch.setattr(dvaepp.models.feedforward, "bernoulli_log_prob", wrong)
     failed = failing(findings("torch", "likelihood", "objective", "importance_log_mean"))
     assert ("likelihood", "mean weight of 5 draws") in failed
     assert {operation for operation, _ in failed} == {"likelihood"}

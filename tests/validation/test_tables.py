@@ -628,7 +628,7 @@ def test_one_method_has_no_order(tmp_path):
 def test_bits_per_dimension(tmp_path):
     """By hand: 3072 log 2 nats are one bit a dimension; 3.5 of them against 3.38 published are 0.12 worse."""
     experiment = {"table": "table3", "row": "rbm-overlapping-normal", "column": "cifar-10"}
-    config = replace(CONFIG, data=replace(CONFIG.data, data="cifar-10"))
+    config = replace(CONFIG, data=replace(CONFIG.data, data="cifar10"))
     run_folder(tmp_path / "run", evaluation(3.5 * 3072 * math.log(2)), config=config, experiment=experiment)
     comparison = compared(tmp_path)
     found = ours(comparison, ("table3", "rbm-overlapping-normal", "cifar-10"))

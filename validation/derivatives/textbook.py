@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from reference import bernoulli, boltzmann, boltzmann_kl, directed, estimators, general_boltzmann, likelihoods
+from reference import bernoulli, boltzmann, boltzmann_kl, directed, estimators, general_boltzmann, likelihoods, normal
 from reference.partition import path_biases
 from reference.smoothing import BinaryConcrete, OverlappingExponential, SpikeExponential
 from reference.thermodynamic import slopes
@@ -270,6 +270,26 @@ def directed_gradients(rng: np.random.Generator) -> Iterator[Gradient]:
     yield Gradient("marginal KL", {"zeta": zeta, **inputs}, claimed, marginal, value, 12, size)
 
 
+# ---- normal variables ------------------------------------------------------------------------------------------------
+
+
+def normal_gradients(rng: np.random.Generator) -> Iterator[Gradient]:
+    """``normal.kl_gradient``; the textbook form is a ratio of second moments and one of standard deviations."""
+    names = "mean_q", "log_std_q", "mean_p", "log_std_p"
+    inputs = dict(zip(names, rng.standard_normal((4, _ROWS, 3)), strict=True))
+
+    def value(**inputs: Array) -> Array:
+        return normal.kl(**inputs).sum(axis=1)
+
+    def textbook(mean_q: Array, log_std_q: Array, mean_p: Array, log_std_p: Array) -> Array:
+        variance_q, variance_p = np.exp(2 * log_std_q), np.exp(2 * log_std_p)
+        each = np.log(variance_p / variance_q) + (variance_q + (mean_q - mean_p) ** 2) / variance_p - 1
+        return each.sum(axis=1) / 2
+
+    claimed = dict(zip(names, normal.kl_gradient(**inputs), strict=True))
+    yield Gradient("KL", inputs, claimed, textbook, value, 12)
+
+
 # ---- likelihoods -----------------------------------------------------------------------------------------------------
 
 
@@ -470,6 +490,7 @@ GRADIENTS: Mapping[str, Callable[[np.random.Generator], Iterator[Gradient]]] = {
     "rolfe_gradient": rolfe_gradients,
     "log_partition": log_partition_gradients,
     "directed_kl": directed_gradients,
+    "normal": normal_gradients,
     "likelihoods": likelihood_gradients,
     "estimators": estimator_gradients,
 }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dvaepp.boltzmann import RBM, cross_entropy, entropy
-from dvaepp.models.feedforward import bernoulli_log_prob
+from dvaepp.likelihoods import bernoulli_log_prob
 from dvaepp.smoothing import OverlappingExponential, nu
 from reference.boltzmann import all_states
 from reference.tiny_model import Parameters
