@@ -1,7 +1,8 @@
 """Keep what a run measured: ``python -m benchmarks.record RUN NAME`` writes benchmarks/DATE-NAME.json.
 
-The record holds the configuration without paths, versions and device, the validation rows and every evaluation. Numbers
-are copied from the run folder, never typed.
+RUN may be a folder of runs, as ``python -m dvaepp.experiment`` leaves it: the tested ones come into one file. The
+record of each holds the configuration without paths, versions and device, the validation rows and every evaluation.
+Numbers are copied from the run folder, never typed.
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ def main(arguments: list[str]) -> int:
     """Write the record of the run folder given; returns the exit code."""
     if len(arguments) != 2:
         raise ConfigError("give a run folder and a name: python -m benchmarks.record RUN NAME")
-    folder = RunFolder.open(Path(arguments[0]))
+    where = Path(arguments[0])
+    tested = sorted({path.parent for path in where.rglob("evaluation-K*.json")} - {where})
+    content = {"runs": [record(RunFolder.open(path)) for path in tested]} if tested else record(RunFolder.open(where))
     path = Path(__file__).parent / f"{datetime.now(UTC):%Y-%m-%d}-{arguments[1]}.json"
-    write_text(path, json.dumps(record(folder), indent=2) + "\n")
-    print(path)
+    write_text(path, json.dumps(content, indent=None if tested else 2) + "\n")
+    print(f"{path}: {max(1, len(tested))} runs")
     return 0
 
 

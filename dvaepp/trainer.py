@@ -191,7 +191,7 @@ class Trainer:
         step = Step(config, self.model, self.controls, self.world.mean)
         self._step: Callable[..., BatchLoss] = step
         if self.world.size > 1:
-            self._step = DistributedDataParallel(step, gradient_as_bucket_view=True)
+            self._step = DistributedDataParallel(step, gradient_as_bucket_view=True, broadcast_buffers=False)
         decay = config.optimisation.ema
         self.average = Average(self.model, decay) if decay > 0 else None
         self.step = 0

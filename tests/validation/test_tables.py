@@ -650,6 +650,16 @@ def test_the_projects_own_records_are_read():
     assert any(aside.record.config["data"] == "digits" for aside in comparison.asides)
 
 
+def test_a_file_may_hold_the_records_of_several_runs(tmp_path):
+    one = json.loads((ROOT / "benchmarks/2026-11-23-mnist-static-1-nonlinear-100k.json").read_text())
+    (tmp_path / "two.json").write_text(json.dumps({"runs": [one, {"config": one["config"]}, one]}))
+    found = read([tmp_path])
+    assert [record.source for record in found.records] == [f"{tmp_path / 'two.json'}, run {k}" for k in (0, 2)]
+    assert [str(problem) for problem in found.problems] == [
+        f"{tmp_path / 'two.json'}, run 1: is no record of a run: it must hold config and evaluations"
+    ]
+
+
 def test_a_run_folder_and_its_record_file_say_the_same(tmp_path):
     """From a real, tiny run to its line, by folder and by the file that benchmarks.record makes of it."""
     path = tmp_path / "runs" / "tiny"

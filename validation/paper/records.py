@@ -163,6 +163,22 @@ class _Reader:
                 return
             self._seen.add(identity)
             content = _json(path)
+        except OSError as error:
+            self._problem(path, f"cannot be read: {reason(error)}")
+            return
+        except _Unusable as error:
+            self._problem(path, str(error))
+            return
+        if isinstance(content, dict) and isinstance(content.get("runs"), list):
+            for index, one in enumerate(content["runs"]):
+                self._recorded(path, f", run {index}", one, named=True)
+        else:
+            self._recorded(path, "", content, named)
+
+    def _recorded(self, path: Path, which: str, content: Any, named: bool) -> None:
+        """Read what a record file says of one run, ``which`` of them if there are several."""
+        source = f"{shown(path)}{which}"
+        try:
             parts = {"config", "evaluations"} & set(content if isinstance(content, dict) else ())
             if not parts and not named:
                 return
@@ -176,16 +192,13 @@ class _Reader:
                 raise _Unusable("evaluations must be a list")
             if environment is not None and not isinstance(environment, dict):
                 raise _Unusable("environment must be a table of names and values")
-        except OSError as error:
-            self._problem(path, f"cannot be read: {reason(error)}")
-            return
         except _Unusable as error:
-            self._problem(path, str(error))
+            self.problems.append(Problem(source, shown(error)))
             return
         if not content["evaluations"]:
-            self.waiting.append(shown(path))
+            self.waiting.append(source)
         for evaluation in content["evaluations"]:
-            self._evaluation(path, shown(path), facts, evaluation)
+            self._evaluation(path, source, facts, evaluation)
 
     def _run(self, path: Path, evaluations: Sequence[Path]) -> None:
         """Read a run folder."""
