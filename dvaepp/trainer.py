@@ -185,7 +185,7 @@ class Trainer:
         for run, leaves, controls in zip(self.runs, self._leaves.of, self._control_leaves.of, strict=True):
             run.optimise(leaves, controls)
         for run in self.runs:
-            if isinstance(run.sampler, GibbsSampler):
+            if isinstance(run.sampler, GibbsSampler) and self.world.size > 1:
                 run.sampler.own = self.world.share(config.prior.chains, "chains")
         self._machines = self._own_machines()
         step = Step(config, self.model, self.controls, self.world.mean)
@@ -541,7 +541,7 @@ class Trainer:
     def _gather_chains(self) -> None:
         """Give every process all chains; each has carried on its own ones."""
         for run in self.runs:
-            if self.world.size > 1 and isinstance(run.sampler, GibbsSampler):
+            if isinstance(run.sampler, GibbsSampler) and run.sampler.own is not None:
                 for states in (run.sampler.z1, run.sampler.z2):
                     states.copy_(torch.cat(self.world.gather(states[run.sampler.own].cpu())))
 

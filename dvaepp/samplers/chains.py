@@ -19,10 +19,13 @@ class GibbsSampler(PersistentChains, Sampler):
     def __init__(self, n_chains: int, n_sweeps: int, n1: int, n2: int, seed: int, backend: str) -> None:
         super().__init__(n_chains, n1, n2, seed)
         self.n_sweeps, self.backend = n_sweeps, backend
-        self.own = slice(0, n_chains)
+        self.own: slice | None = None
 
     def sample(self, rbm: RBM) -> tuple[Tensor, Tensor]:
         """The chains, ``n_sweeps`` sweeps on: those that are its ``own``, if several processes share them."""
+        if self.own is None:
+            self.run(rbm, self.n_sweeps, self.backend)
+            return self.z1, self.z2
         self.run(rbm, self.n_sweeps, self.backend, self.own)
         return self.z1[self.own], self.z2[self.own]
 

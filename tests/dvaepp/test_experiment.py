@@ -182,7 +182,7 @@ def test_every_cell_is_of_the_published_protocol(name):
         config = table.resolve(cell, table.settings(cell))
         assert Config.from_dict(config.to_dict()) == config
         assert dataclasses.asdict(config.experiment) == {"table": name, "row": cell.row, "column": cell.column}
-        assert config.optimisation.iterations == paper.iterations
+        assert paper.iterations in (None, config.optimisation.iterations)  # none are published for Table 3
         assert config.evaluation.n_importance == paper.n_importance
         parts = [part for part in config.to_dict().values() if isinstance(part, dict)]
         flat = {key: value for part in parts for key, value in part.items()}
@@ -391,7 +391,7 @@ def test_bad_flags_are_refused(command, trained, flags, words):
 
 
 def test_an_unknown_table_is_refused(command):
-    refused(command(file="table3"), "unknown table 'table3'; did you mean", "FILE.toml")
+    refused(command(file="table4"), "unknown table 'table4'; did you mean", "FILE.toml")
     refused(command(file="nowhere.toml"), "nowhere.toml: No such file")
 
 
