@@ -107,8 +107,8 @@ def likelihood_of_all(
 ) -> Likelihood:
     """``likelihood`` of many images (N, D) uint8; ``advance`` hears how many more are done.
 
-    A few images are worked off at a time, by noise of their own, named by the seed, the purpose and the first of them;
-    so it is the same noise however many processes share the images. All of them get all results.
+    A few images are worked off at a time, by noise of their own, named by the seed, the purpose and their place; so it
+    is the same noise however many processes share the images. All of them get all results.
     """
     world = World() if world is None else world
     batches = list(images.split(model.images_at_a_time(n_importance)))

@@ -75,7 +75,7 @@ def begin(
     choice = choose(backend, on)
     configs = [resolved(config) for config in configs]
     dataset = _data(world, configs[0])
-    _check_same(world, configs, dataset, choice)
+    _check_same(world, configs[0], dataset, choice)
     trainer = Trainer(configs, dataset, on, choice.name, world)
     folders = world.together(functools.partial(_create, paths, trainer, choice), alone=True)
     return Session(trainer, folders or [RunFolder(path) for path in paths], dataset, choice, out)
@@ -88,9 +88,9 @@ def _data(world: World, config: Config) -> Dataset:
     return dataset
 
 
-def _check_same(world: World, configs: Sequence[Config], dataset: Dataset, choice: Choice) -> None:
+def _check_same(world: World, config: Config, dataset: Dataset, choice: Choice) -> None:
     """Raise ConfigError unless all processes train the same on the same."""
-    settings = {name: value for name, value in flat(asdict(configs[0])).items() if name not in WHEREABOUTS}
+    settings = {name: value for name, value in flat(asdict(config)).items() if name not in WHEREABOUTS}
     world.check_same("configuration", {**settings, "images": dataset.digest, "backend": choice.name})
 
 
@@ -142,7 +142,7 @@ def resume(
             out.print(f"the run used the backend {used}; with {choice.name} its chains go on with {numbers}")
         configs = [resolved(config) for config in configs]
         dataset = _data(world, configs[0])
-        _check_same(world, configs, dataset, choice)
+        _check_same(world, configs[0], dataset, choice)
         trainer = Trainer(configs, dataset, on, choice.name, world)
         trainer.restore(folders, loaded)
         if world.first:

@@ -473,11 +473,14 @@ class HierarchicalVAE(nn.Module):
 
     def binary_latents(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """One draw of the global z ~ q(z|x) in the binary limit, (B, D) -> (B, N)."""
-        noise = self.z_units.noise((len(x), self.n_latents), generator, x.device)
-        return self.global_posterior(self.encode(x)[1], noise, None)[0]
+        return self._global_draw(x, generator)[0]
 
     def posterior_means(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Means of the global latents given images, one draw of the earlier groups: (B, D) -> (B, N)."""
-        noise = self.z_units.noise((len(x), self.n_latents), generator, x.device)
-        _, q = self.global_posterior(self.encode(x)[1], noise, None)
+        _, q = self._global_draw(x, generator)
         return q.mean if isinstance(q, Normal) else q.sigmoid()
+
+    def _global_draw(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Any]:
+        """The global latents alone and their parameters; the local ones are not drawn."""
+        noise = self.z_units.noise((len(x), self.n_latents), generator, x.device)
+        return self.global_posterior(self.encode(x)[1], noise, None)
