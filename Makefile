@@ -40,7 +40,7 @@ unit: $(STAMP) ## run the tests (ARGS="-k name" selects)
 validate: $(STAMP) ## judge every implementation that can run here; writes validation.html (ARGS="--quick" looks only)
 	$(BIN)/python -m validation --html validation.html $(ARGS)
 
-study: $(STAMP) ## run the studies that take minutes: 200 random machines against all estimates of log Z
+study: $(STAMP) ## run the tests that take minutes: 200 random machines against all estimates of log Z, torch.compile
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: $(STAMP) ## time the CPU kernels beside their peers; writes benchmarks/DATE-cpu.* (ARGS="--quick" looks only)

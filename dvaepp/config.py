@@ -325,6 +325,9 @@ class ExecutionConfig:
     """Memory layout of the maps."""
     recompute: bool = False
     """Compute each local group again in the backward pass, to keep less: memory for time."""
+    compile: bool = False
+    """Have torch.compile fuse the networks before they are trained: a minute or more at first, and on a CPU it needs a
+    C++ compiler."""
 
     def __post_init__(self) -> None:
         _one_of(self, "precision", ("float32", "bfloat16"))

@@ -188,6 +188,8 @@ class Trainer:
             if isinstance(run.sampler, GibbsSampler) and self.world.size > 1:
                 run.sampler.own = self.world.share(config.prior.chains, "chains")
         self._machines = self._own_machines()
+        if isinstance(self.model, HierarchicalVAE) and config.execution.compile:
+            self.model.compile_networks()
         step = Step(config, self.model, self.controls, self.world.mean)
         self._step: Callable[..., BatchLoss] = step
         if self.world.size > 1:
@@ -255,13 +257,14 @@ class Trainer:
     ) -> Tensor:
         """Add a piece's share to the gradients; returns the values of its terms, (n_terms, R) float64."""
         kl_weight = self.config.optimisation.kl_weight_at(self.step)
-        with self._divergence_named():
+        with self._divergence_named(), self._compiler_named():
             terms, loss, control_loss = self._step(x, noise, self._smoothing(), samples, kl_weight)
         values = torch.stack(list(terms.named().values())).detach().double().view(len(self._names), -1)
         if control_loss is not None:
             parameters = list(self.controls.parameters())
             self._control_leaves.set_grad(torch.autograd.grad(control_loss.sum(), parameters, retain_graph=True))
-        with collective():  # of several processes the last piece's gradients are exchanged here
+        # Of several processes the last piece's gradients are exchanged here.
+        with collective(), self._compiler_named():
             (share * loss.sum()).backward()
         return values
 
@@ -284,6 +287,21 @@ class Trainer:
         except DomainError as error:
             self._check_weights()  # knows whose they are
             raise NonFiniteError(f"the model became NaN or infinite at iteration {self.step + 1}: {error}") from error
+
+    @contextlib.contextmanager
+    def _compiler_named(self) -> Iterator[None]:
+        """Say in one line why torch.compile, if it was asked for, cannot do its work on this machine."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not self.config.execution.compile:
+                raise
+            from torch._dynamo.exc import TorchDynamoException  # costs a second: for who compiles alone
+
+            if not isinstance(error, TorchDynamoException):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(f"compile cannot work on this machine: {reason}; leave --compile out") from error
 
     def _pieces(self, x: Tensor, noise: Tensor | Noise) -> Iterator[tuple[float, Tensor, Tensor | Noise]]:
         """The batch in the configured number of pieces: each one's share of the rows, its images and its noise."""

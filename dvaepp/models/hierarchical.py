@@ -349,6 +349,14 @@ class HierarchicalVAE(nn.Module):
         self.train_mean.copy_(train_mean)
         self.decoder.initialise(train_mean)
 
+    def compile_networks(self) -> None:
+        """Have torch.compile fuse the parts that repeat for every image; names of parameters stay, copies are plain.
+
+        They are compiled at their first call, the local groups, which are alike, once for all.
+        """
+        for network in (self.encoder, self.spread, *self.locals, *self.decoder.networks()):
+            network.compile()
+
     def casting(self) -> AbstractContextManager[Any]:
         """Within the block networks compute in the configured precision, if the model is being trained."""
         low = self.training and self.execution.precision == "bfloat16"

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -201,6 +202,11 @@ class Observation(nn.Module):
         """Binary pixels start at the logit of the mean image (C H W,), clipped to [0.001, 0.999]."""
         if self.pixels.levels == 1:
             self.guess.copy_(self.canvas.lay(torch.logit(train_mean.clamp(0.001, 0.999))).flatten())
+
+    def networks(self) -> Iterator[nn.Module]:
+        """The networks a decoder is made of."""
+        for child in self.children():
+            yield from child if isinstance(child, nn.ModuleList) else (child,)
 
     def _output(self, channels: int) -> nn.Sequential:
         """From a state to the parameters of its pixels; says nothing at first."""

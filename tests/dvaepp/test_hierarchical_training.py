@@ -2,7 +2,12 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +32,7 @@ from dvaepp.run_folder import RunFolder
 from dvaepp.trainer import Trainer
 
 CPU = torch.device("cpu")
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
 
 def stripes(count, seed=0):
@@ -88,7 +94,12 @@ def test_a_batch_in_pieces_has_the_gradient_of_the_whole():
 
 @pytest.mark.parametrize(
     ("execution", "tolerance"),
-    [({"recompute": True}, 0.0), ({"channels_last": True}, 1e-4), ({"precision": "bfloat16"}, 0.05)],
+    [
+        ({"recompute": True}, 0.0),
+        ({"channels_last": True}, 1e-4),
+        ({"precision": "bfloat16"}, 0.05),
+        pytest.param({"compile": True}, 1e-4, marks=[pytest.mark.slow, needs_compiler]),
+    ],
 )
 @pytest.mark.parametrize("decoder", ["unconditional", "conditional"])
 def test_how_it_is_computed_changes_the_rounding_alone(execution, tolerance, decoder):
@@ -103,6 +114,25 @@ def test_how_it_is_computed_changes_the_rounding_alone(execution, tolerance, dec
     assert "precision" not in execution or apart > 1e-4  # it did compute in another precision
     torch.testing.assert_close(got._sums, expected._sums, rtol=tolerance, atol=tolerance)
     assert got.model.decoder.guess.dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_a_machine_that_cannot_compile_is_told_in_one_line(tmp_path):
+    """With a compiler that is none; in a process of its own, for torch reads its name when it is loaded."""
+    images = tmp_path / "images.npy"
+    np.save(images, stripes(100))
+    flags = ["--data", images, "--out", tmp_path / "run", "--preset", "digits-dvaepp", "--halvings", 1]
+    flags += ["--local-halvings", 1, "--batch-size", 2, "--iterations", 1, "--device", "cpu", "--backend", "torch"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dvaepp.train", *map(str, flags), "--compile"],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"CXX": str(tmp_path / "no-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "compile cannot work on this machine" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_long_gradient_is_shortened_to_the_norm_asked_for():
