@@ -91,7 +91,9 @@ def markdown(title: str, env: Mapping[str, Any], cases: Sequence[Case], command:
         "",
     ]
     for case in cases:
-        lines += [f"## {case.title}", "", f"| | ms | {case.unit} | time, in units of ours |", "|---|---|---|---|"]
+        lines += [f"## {case.title}", ""]
+        if case.rows:
+            lines += [f"| | ms | {case.unit} | time, in units of ours |", "|---|---|---|---|"]
         for row in case.rows:
             if row.missing is not None or row.median_seconds is None or row.quartiles_seconds is None:
                 lines.append(f"| {row.candidate} | not measured: {row.missing} | | |")
@@ -101,7 +103,7 @@ def markdown(title: str, env: Mapping[str, Any], cases: Sequence[Case], command:
                 f"| {row.candidate} | {1e3 * row.median_seconds:.4g} [{low:.4g}, {high:.4g}] "
                 f"| {row.rate:.4g} | {row.times_ours:.2f} |"
             )
-        lines += ["", *(f"- {note}" for note in case.notes), ""]
+        lines += [*([""] if case.rows else []), *(f"- {note}" for note in case.notes), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
