@@ -84,15 +84,12 @@ def colour_mixture_log_prob(
 def mixture_sample(
     u_component: Tensor, u: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor, n_levels: int = N_LEVELS
 ) -> Tensor:
-    """Turn uniform noise into levels of the mixture that ``mixture_log_prob`` scores.
+    """Turn uniform noise into levels; see ``reference.likelihoods.mixture_sample``.
 
-    The component is the one in whose share of [0, 1] ``u_component`` falls. An intensity is then the quantile
-    mean + scale logit(u) of its logistic, and the level the nearest one: that is the one in whose bin it falls.
-
-    Source   Salimans et al. (2017), "PixelCNN++", section 2.1, by inversion.
-    Departs  their code draws the component by Gumbel noise and leaves the intensity unrounded.
+    Departs  from the reference at the ends of [0, 1], which float32 noise may reach: they count as the nearest number
+             inside, so that no quantile is infinite.
     Shapes   u_component, u (..., P), logits, means, log_scales (..., P, M) -> (..., P), levels 0, 1, ... in u's dtype
-    Domain   noise in [0, 1], whose ends count as the nearest number inside
+    Domain   noise in [0, 1]
     Raises   ShapeError for shapes that do not fit.
     """
     _check_mixture(u, logits, means, log_scales)
@@ -109,15 +106,12 @@ def colour_mixture_sample(
     coefficients: Tensor,
     n_levels: int = N_LEVELS,
 ) -> Tensor:
-    """Turn uniform noise into colours of the mixture that ``colour_mixture_log_prob`` scores.
+    """Turn uniform noise into colours; see ``reference.likelihoods.colour_mixture_sample``.
 
-    One component for the pixel; red, then green given red's level, then blue given both; see ``mixture_sample``.
-
-    Source   Salimans et al. (2017), "PixelCNN++", section 2.2, by inversion.
-    Departs  as ``mixture_sample``; their code conditions green and blue on intensities that are not rounded.
+    Departs  as ``mixture_sample``
     Shapes   u_component (..., P), u (..., P, 3), logits (..., P, M), means, log_scales, coefficients (..., P, 3, M)
              -> (..., P, 3), levels 0, 1, ... in u's dtype
-    Domain   as ``mixture_sample``
+    Domain   noise in [0, 1]
     Raises   ShapeError for shapes that do not fit.
     """
     _check_colour(u, logits, means, log_scales, coefficients)

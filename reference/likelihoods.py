@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit, log_softmax, logsumexp
+from scipy.special import expit, log_softmax, logit, logsumexp
 
 from reference import bernoulli
 from reference.bernoulli import softplus
@@ -37,11 +37,13 @@ from reference.vocabulary import (
     check_count,
     check_finite,
     check_not_nan,
+    check_unit_interval,
 )
 
 N_LEVELS = 256  # of an 8-bit image
 LARGEST_LOG_SCALE = 700.0  # beyond, e^{log_scale} or its inverse leaves float64
 N_CHANNELS = 3
+_NOISE = "u"  # what the samplers have in the place of x
 
 
 class MixtureGradient(NamedTuple):
@@ -226,6 +228,62 @@ def colour_mixture_log_prob_gradient(
     return ColourMixtureGradient(dlogits, dmeans, weight[..., None, :] * level.dlog_prob_dlog_scale, dcoefficients)
 
 
+def mixture_sample(
+    u_component: ArrayLike,
+    u: ArrayLike,
+    logits: ArrayLike,
+    means: ArrayLike,
+    log_scales: ArrayLike,
+    n_levels: int = N_LEVELS,
+) -> Array:
+    """Turn uniform noise into levels of the mixture that ``mixture_log_prob`` scores.
+
+    The component is the one in whose share of [0, 1] ``u_component`` falls. An intensity is then the quantile
+    mean + scale logit(u) of its logistic, and the level the nearest one: that is the one in whose bin it falls.
+
+    Source   Salimans et al. (2017), "PixelCNN++", section 2.1, by inversion.
+    Departs  their code draws the component by Gumbel noise and leaves the intensity unrounded.
+    Shapes   u_component, u (..., P), logits, means, log_scales (..., P, M) -> (..., P), levels 0, 1, ...
+    Domain   noise in [0, 1], at whose ends a quantile is infinite and the level an end; else as ``mixture_log_prob``
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
+    """
+    u, logits, means, log_scales = _as_mixture(u, logits, means, log_scales, n_levels, name=_NOISE)
+    component = _component(u_component, logits)
+    return _quantile(u, _pick(means, component), _pick(log_scales, component), n_levels)
+
+
+def colour_mixture_sample(
+    u_component: ArrayLike,
+    u: ArrayLike,
+    logits: ArrayLike,
+    means: ArrayLike,
+    log_scales: ArrayLike,
+    coefficients: ArrayLike,
+    n_levels: int = N_LEVELS,
+) -> Array:
+    """Turn uniform noise into colours of the mixture that ``colour_mixture_log_prob`` scores.
+
+    One component for the pixel; red, then green given red's level, then blue given both; see ``mixture_sample``.
+
+    Source   Salimans et al. (2017), "PixelCNN++", section 2.2, by inversion.
+    Departs  as ``mixture_sample``; their code conditions green and blue on intensities that are not rounded.
+    Shapes   u_component (..., P), u (..., P, 3), logits (..., P, M), means, log_scales, coefficients (..., P, 3, M)
+             -> (..., P, 3), levels 0, 1, ...
+    Domain   as ``mixture_sample`` and ``colour_mixture_log_prob``
+    Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
+    """
+    u, logits, means, log_scales, coefficients = _as_colour(
+        u, logits, means, log_scales, coefficients, n_levels, name=_NOISE
+    )
+    component = _component(u_component, logits)[..., None]
+    means, log_scales, c = (_pick(each, component)[..., None] for each in (means, log_scales, np.tanh(coefficients)))
+    x = np.zeros_like(u)
+    for channel in range(N_CHANNELS):  # what later channels would add to this one's mean is nothing
+        mean = (means + _shift(_intensity(x, n_levels), c))[..., channel, 0]
+        x[..., channel] = _quantile(u[..., channel], mean, log_scales[..., channel, 0], n_levels)
+    return x
+
+
 def bits_per_dimension(nats: ArrayLike, n_dimensions: int) -> Array:
     """Turn a negative log-likelihood in nats into bits for each of its dimensions.
 
@@ -306,48 +364,79 @@ def _intensity(x: Array, n_levels: int) -> Array:
     return (2 * x - (n_levels - 1)) / (n_levels - 1)
 
 
+def _component(u: ArrayLike, logits: Array) -> Array:
+    """The component in whose share of [0, 1] the noise falls, (..., P) and (..., P, M) -> (..., P)."""
+    noise = as_float("u_component", u).astype(np.float64)
+    if noise.shape != logits.shape[:-1]:
+        raise ShapeError(f"u_component must be (..., P) for logits (..., P, M); got {noise.shape}, {logits.shape}")
+    check_unit_interval("u_component", noise)
+    shares = np.exp(log_softmax(logits, axis=-1)).cumsum(axis=-1)[..., :-1]  # the last one's end is 1
+    return (noise[..., None] >= shares).sum(axis=-1)
+
+
+def _pick(values: Array, component: Array) -> Array:
+    """Parameters of one component, (..., M) and (...) -> (...)."""
+    component = np.broadcast_to(component, values.shape[:-1])
+    return np.take_along_axis(values, component[..., None], axis=-1)[..., 0]
+
+
+def _quantile(u: Array, mean: Array, log_scale: Array, n_levels: int) -> Array:
+    """The level in whose bin the quantile of a logistic falls."""
+    intensity = mean + np.exp(log_scale) * logit(u)
+    return np.clip(np.rint((intensity + 1) * ((n_levels - 1) / 2)), 0, n_levels - 1)
+
+
 def _as_mixture(
-    x: ArrayLike, logits: ArrayLike, means: ArrayLike, log_scales: ArrayLike, n_levels: int
+    x: ArrayLike, logits: ArrayLike, means: ArrayLike, log_scales: ArrayLike, n_levels: int, name: str = "x"
 ) -> tuple[Array, ...]:
     check_count("n_levels", n_levels, least=2)
-    x, parameters = _as_arrays(x, logits=logits, means=means, log_scales=log_scales)
+    x, parameters = _as_arrays(x, name, logits=logits, means=means, log_scales=log_scales)
     logits, means, log_scales = parameters.values()
     if x.ndim == 0 or len({array.shape for array in parameters.values()}) != 1 or logits.shape[:-1] != x.shape:
         raise ShapeError(
-            "x must be (..., P) and logits, means and log_scales (..., P, M); got "
-            f"x {x.shape}, logits {logits.shape}, means {means.shape}, log_scales {log_scales.shape}"
+            f"{name} must be (..., P) and logits, means and log_scales (..., P, M); got "
+            f"{name} {x.shape}, logits {logits.shape}, means {means.shape}, log_scales {log_scales.shape}"
         )
-    _check_mixture(x, parameters, n_levels)
+    _check_mixture(x, parameters, n_levels, name)
     return x, logits, means, log_scales
 
 
 def _as_colour(
-    x: ArrayLike, logits: ArrayLike, means: ArrayLike, log_scales: ArrayLike, coefficients: ArrayLike, n_levels: int
+    x: ArrayLike,
+    logits: ArrayLike,
+    means: ArrayLike,
+    log_scales: ArrayLike,
+    coefficients: ArrayLike,
+    n_levels: int,
+    name: str = "x",
 ) -> tuple[Array, ...]:
     check_count("n_levels", n_levels, least=2)
-    x, parameters = _as_arrays(x, logits=logits, means=means, log_scales=log_scales, coefficients=coefficients)
+    x, parameters = _as_arrays(x, name, logits=logits, means=means, log_scales=log_scales, coefficients=coefficients)
     logits = parameters["logits"]
     per_channel = (*x.shape, *logits.shape[-1:])
     fits = all(parameters[name].shape == per_channel for name in ("means", "log_scales", "coefficients"))
     if x.ndim < 2 or x.shape[-1] != N_CHANNELS or logits.shape[:-1] != x.shape[:-1] or not fits:
         listed = ", ".join(f"{name} {array.shape}" for name, array in parameters.items())
         raise ShapeError(
-            "x must be (..., P, 3), logits (..., P, M) and means, log_scales and coefficients (..., P, 3, M); got "
-            f"x {x.shape}, {listed}"
+            f"{name} must be (..., P, 3), logits (..., P, M) and means, log_scales and "
+            f"coefficients (..., P, 3, M); got {name} {x.shape}, {listed}"
         )
-    _check_mixture(x, parameters, n_levels)
+    _check_mixture(x, parameters, n_levels, name)
     return x, *parameters.values()
 
 
-def _as_arrays(x: ArrayLike, **parameters: ArrayLike) -> tuple[Array, dict[str, Array]]:
-    arrays = {name: as_float(name, value).astype(np.float64) for name, value in parameters.items()}
-    return as_float("x", x).astype(np.float64), arrays
+def _as_arrays(x: ArrayLike, name: str = "x", **parameters: ArrayLike) -> tuple[Array, dict[str, Array]]:
+    arrays = {key: as_float(key, value).astype(np.float64) for key, value in parameters.items()}
+    return as_float(name, x).astype(np.float64), arrays
 
 
-def _check_mixture(x: Array, parameters: dict[str, Array], n_levels: int) -> None:
+def _check_mixture(x: Array, parameters: dict[str, Array], n_levels: int, name: str) -> None:
     if parameters["logits"].shape[-1] == 0:
         raise ShapeError(f"a mixture must have at least one component; got logits {parameters['logits'].shape}")
-    _check_levels("x", x, n_levels)
+    if name == _NOISE:
+        check_unit_interval(name, x)
+    else:
+        _check_levels(name, x, n_levels)
     for name, array in parameters.items():
         check_finite(name, array)
     _check_log_scale("log_scales", parameters["log_scales"])

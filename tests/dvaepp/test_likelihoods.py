@@ -313,6 +313,17 @@ def test_a_draw_is_the_level_whose_share_the_noise_falls_in(u, mean, log_scale, 
     assert share[int(level)] - 1e-11 <= u <= share[int(level) + 1] + 1e-11
 
 
+def test_draws_are_those_of_the_reference():
+    rng = np.random.default_rng(3)
+    u_component, u = rng.random((50, 7)), rng.random((50, 7, 3))
+    grey = grey_parameters(rng, 50, 7, 4)
+    expected = reference.likelihoods.mixture_sample(u_component, u[..., 0], *grey)
+    np.testing.assert_array_equal(mixture_sample(*tensors(u_component, u[..., 0], *grey)).numpy(), expected)
+    colour = colour_parameters(rng, 50, 7, n_components=4)
+    expected = reference.likelihoods.colour_mixture_sample(u_component, u, *colour, 16)
+    np.testing.assert_array_equal(colour_mixture_sample(*tensors(u_component, u, *colour), 16).numpy(), expected)
+
+
 def test_noise_on_an_end_draws_a_level():
     ends = torch.tensor([0.0, 1.0])
     parameters = torch.zeros(2, 2), torch.full((2, 2), 0.5), torch.full((2, 2), -20.0)

@@ -62,6 +62,14 @@ TRAINING = tiny_model.Training.init(IMAGES, 2, 3, seed=0, n_chains=4)
 FORWARD = tiny_model.forward(TINY, IMAGES, rng.random((6, 4)), KIND)
 
 #: Valid calls: callable and its arguments by name. A key may carry "#" and a number, for a second call.
+GREY = {"logits": MIX, "means": MEANS, "log_scales": SCALES, "n_levels": 256}
+COLOUR = {
+    "logits": MIX,
+    "means": COLOUR_MEANS,
+    "log_scales": COLOUR_SCALES,
+    "coefficients": COEFFICIENTS,
+    "n_levels": 256,
+}
 EXAMPLES = {
     "bernoulli.sigmoid": (bernoulli.sigmoid, {"logits": LOGITS}),
     "bernoulli.softplus": (bernoulli.softplus, {"logits": LOGITS}),
@@ -225,35 +233,20 @@ EXAMPLES = {
         likelihoods.discretised_logistic_log_prob,
         {"x": LEVELS, "mean": MEANS[..., 0], "log_scale": SCALES[..., 0], "n_levels": 256},
     ),
-    "likelihoods.mixture_log_prob": (
-        likelihoods.mixture_log_prob,
-        {"x": LEVELS, "logits": MIX, "means": MEANS, "log_scales": SCALES, "n_levels": 256},
+    "likelihoods.mixture_log_prob": (likelihoods.mixture_log_prob, {"x": LEVELS, **GREY}),
+    "likelihoods.mixture_log_prob_gradient": (likelihoods.mixture_log_prob_gradient, {"x": LEVELS, **GREY}),
+    "likelihoods.mixture_sample": (
+        likelihoods.mixture_sample,
+        {"u_component": LEVELS / 256, "u": LEVELS / 256, **GREY},
     ),
-    "likelihoods.mixture_log_prob_gradient": (
-        likelihoods.mixture_log_prob_gradient,
-        {"x": LEVELS, "logits": MIX, "means": MEANS, "log_scales": SCALES, "n_levels": 256},
-    ),
-    "likelihoods.colour_mixture_log_prob": (
-        likelihoods.colour_mixture_log_prob,
-        {
-            "x": COLOURS,
-            "logits": MIX,
-            "means": COLOUR_MEANS,
-            "log_scales": COLOUR_SCALES,
-            "coefficients": COEFFICIENTS,
-            "n_levels": 256,
-        },
-    ),
+    "likelihoods.colour_mixture_log_prob": (likelihoods.colour_mixture_log_prob, {"x": COLOURS, **COLOUR}),
     "likelihoods.colour_mixture_log_prob_gradient": (
         likelihoods.colour_mixture_log_prob_gradient,
-        {
-            "x": COLOURS,
-            "logits": MIX,
-            "means": COLOUR_MEANS,
-            "log_scales": COLOUR_SCALES,
-            "coefficients": COEFFICIENTS,
-            "n_levels": 256,
-        },
+        {"x": COLOURS, **COLOUR},
+    ),
+    "likelihoods.colour_mixture_sample": (
+        likelihoods.colour_mixture_sample,
+        {"u_component": COLOURS[..., 0] / 256, "u": COLOURS / 256, **COLOUR},
     ),
     "likelihoods.bits_per_dimension": (likelihoods.bits_per_dimension, {"nats": U1, "n_dimensions": 4}),
     "normal.sample": (normal.sample, {"eps": LOGITS, "mean": OTHER, "log_std": UNITS}),

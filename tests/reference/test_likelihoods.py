@@ -14,9 +14,11 @@ from reference.likelihoods import (
     bits_per_dimension,
     colour_mixture_log_prob,
     colour_mixture_log_prob_gradient,
+    colour_mixture_sample,
     discretised_logistic_log_prob,
     mixture_log_prob,
     mixture_log_prob_gradient,
+    mixture_sample,
 )
 from reference.vocabulary import DomainError, ShapeError
 
@@ -296,6 +298,65 @@ def test_a_saturated_coefficient_still_has_a_derivative():
 
 
 # ---- units and refusals ---------------------------------------------------------------------------------------------
+
+
+# ---- draws ----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100)
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(2, 256), st.integers(0, 2**31))
+def test_a_draw_is_the_level_whose_share_the_noise_falls_in(u_component, u, n_levels, seed):
+    """Of the component whose share the other noise falls in; shares are sums of the probabilities that are scored."""
+    logits, means, log_scales = mixture_parameters(np.random.default_rng(seed), 3)
+    level = mixture_sample([u_component], [u], logits[None], means[None], log_scales[None], n_levels)[0]
+    weights = np.cumsum(np.concatenate([[0], softmax(logits)]))
+    near = [m for m in range(3) if weights[m] - 1e-11 <= u_component <= weights[m + 1] + 1e-11]
+    shares = []
+    for m in near:
+        p = np.exp(discretised_logistic_log_prob(np.arange(n_levels), means[m], log_scales[m], n_levels))
+        below = np.cumsum(np.concatenate([[0], p]))
+        shares.append(below[int(level)] - 1e-11 <= u <= below[int(level) + 1] + 1e-11)
+    assert level == int(level)
+    assert any(shares)
+
+
+def test_colours_are_drawn_as_often_as_they_are_scored():
+    """Each colour's share of the four noises' cube, by a grid of it, is its probability but for the grid's steps."""
+    n, n_levels, n_components = 24, 3, 2
+    rng = np.random.default_rng(11)
+    logits, means = rng.normal(size=n_components), rng.uniform(-1, 1, size=(3, n_components))
+    log_scales, coefficients = rng.uniform(-2, 0, size=means.shape), rng.normal(size=means.shape)
+    middles = (np.arange(n) + 0.5) / n
+    noise = np.stack(np.meshgrid(*[middles] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
+    every = [np.broadcast_to(value, (n**4, *value.shape)) for value in (logits, means, log_scales, coefficients)]
+    drawn = colour_mixture_sample(noise[:, 0], noise[:, 1:], *every, n_levels).astype(int)
+    counts = np.bincount(drawn @ [9, 3, 1], minlength=27) / n**4
+    colours = np.array(list(itertools.product(range(n_levels), repeat=3)))
+    scored = [
+        colour_mixture_log_prob(colour[None], logits[None], means[None], log_scales[None], coefficients[None], n_levels)
+        for colour in colours
+    ]
+    np.testing.assert_allclose(counts, np.exp(scored), atol=0.02)  # a grid of 24 misses a share by 1/48 at most
+    assert counts.max() > 0.15  # more than what is left open
+
+
+def test_noise_on_an_end_draws_an_end():
+    zeros = np.zeros((2, 1, 1))
+    assert mixture_sample([[0], [1]], [[0.0], [1.0]], zeros, zeros, zeros - 20).tolist() == [[0], [255]]
+
+
+def test_noise_that_does_not_fit_is_refused():
+    u, good = np.full((2, 3), 0.5), np.zeros((2, 3, 4))
+    with pytest.raises(DomainError, match=r"u must lie in \[0, 1\]; entry \(0, 0\) is 1\.5"):
+        mixture_sample(u, u + 1, good, good, good)
+    with pytest.raises(DomainError, match=r"u_component must lie in \[0, 1\]; entry \(0, 0\) is -0\.5"):
+        mixture_sample(u - 1, u, good, good, good)
+    with pytest.raises(ShapeError, match=r"u_component must be \(\.\.\., P\) for logits .* got \(2, 2\), \(2, 3, 4\)"):
+        mixture_sample(u[:, :2], u, good, good, good)
+    with pytest.raises(ShapeError, match=r"u must be \(\.\.\., P\) and .* got u \(2, 2\)"):
+        mixture_sample(u, u[:, :2], good, good, good)
+    with pytest.raises(ShapeError, match=r"u must be \(\.\.\., P, 3\), .* got u \(2, 4\)"):
+        colour_mixture_sample(u[:, 0], np.full((2, 4), 0.5), good[:, 0], good, good, good)
 
 
 def test_bits_per_dimension():
