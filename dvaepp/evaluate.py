@@ -117,7 +117,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Test a model on all test images and return the record, numbers in nats.
 
-    The processes of a world share the images; log Z is estimated by each, by the same numbers.
+    The processes of a world share the images of the likelihood; the first one does the rest for all.
 
     Raises   ConfigError for a negative seed.
     """
@@ -125,33 +125,38 @@ def evaluate(
         raise ConfigError(f"seed must not be negative; got {seed}")
     started = time.perf_counter()
     settings = config.evaluation
+    world = World() if world is None else world
     noise = generator(device, seed, "test")
     valid, test = (to_device(images_of(dataset, split, config), device) for split in ("valid", "test"))
     log_z = None
-    if isinstance(model.prior, RBM):
+    prior = model.prior
+    if isinstance(prior, RBM):
         with out.status("log Z by annealed importance sampling, both directions ..."):
-            log_z = bracket(
-                model.prior,
-                posterior_base(model, valid, noise),
-                settings.ais_temperatures,
-                settings.ais_chains,
-                named_seed(seed, "log Z in test"),
-                backend=backend,
+            log_z = world.by_first(
+                lambda: bracket(
+                    prior,
+                    posterior_base(model, valid, noise),
+                    settings.ais_temperatures,
+                    settings.ais_chains,
+                    named_seed(seed, "log Z in test"),
+                    backend=backend,
+                )
             )
     with progress_bar(out) as progress:
         task = progress.add_task(f"test images, {settings.n_importance} samples each", total=len(test), terms="")
         advance = functools.partial(progress.advance, task)
         result = likelihood_of_all(model, test, settings.n_importance, seed, "test of images", world, advance)
     record = summarise(result, log_z, settings.n_importance)
-    activity = posterior_means(model, test, noise).var(0, correction=0)
+    record["active_units"] = world.by_first(
+        lambda: int((posterior_means(model, test, noise).var(0, correction=0) > ACTIVE).sum())
+    )
     if isinstance(model, HierarchicalVAE):
-        record["local_kl"] = local_kl_of_all(model, test, noise).tolist()
+        record["local_kl"] = world.by_first(lambda: local_kl_of_all(model, test, noise).tolist())
         if model.levels > 1:
             nats = record["negative_log_likelihood"]
             record["bits_per_dimension"] = float(bits_per_dimension(nats, dataset.test.shape[1]))
     record |= {
         "data": dataset.name,
-        "active_units": int((activity > ACTIVE).sum()),
         "latents": model.n_latents,
         **({} if log_z is None else {"ais_temperatures": settings.ais_temperatures, "ais_chains": settings.ais_chains}),
         "seed": seed,

@@ -105,14 +105,11 @@ def main(arguments: Sequence[str]) -> int:
             z = chains.states()
         else:
             z = prior_states(model, command.rows, 1, 0, seed, backend.name)[:, 0]
-        if isinstance(model, HierarchicalVAE):
-            drawn = model.generate(z.repeat_interleave(command.columns, dim=0), noise, command.temperature)
-            means, draws = (part.view(command.rows, command.columns, -1) for part in drawn)
-            images, title = means, "each row one sample of the global latents"
-        else:
-            means = torch.sigmoid(model.decode(z))
-            draws = means[:, None].expand(-1, command.columns - 1, -1)
-            draws = (torch.rand(draws.shape, generator=noise, device=device) < draws).float()
+        drawn = model.generate(z.repeat_interleave(command.columns, dim=0), noise, command.temperature)
+        draws, means = (part.view(command.rows, command.columns, -1) for part in drawn)
+        images, title = means, "each row one sample of the global latents"
+        if not isinstance(model, HierarchicalVAE):  # a row has one mean, and its draws differ by their pixels alone
+            means, draws = means[:, 0], draws[:, 1:]
             images = torch.cat([means[:, None], draws], dim=1)
             title = "each row one sample of the prior: mean of p(x|z), then draws from it"
     save_grid(path, images, dataset.image_shape, title)

@@ -127,7 +127,7 @@ def resume(
     world = World() if world is None else world
     folders = [RunFolder(path) for path in paths]
     with contextlib.ExitStack() as locks:
-        loaded = world.from_first(world.together(functools.partial(_last_checkpoints, paths, locks), alone=True))
+        loaded = world.by_first(functools.partial(_last_checkpoints, paths, locks))
         facts = loaded[0][1]
         before = facts["device"]
         on = choose_device(before if device == "auto" else device)
@@ -322,8 +322,8 @@ class Session:
         """Test a run's best weights, print the table, draw the pictures; returns the record."""
         trainer, dataset, out = self.trainer, self.dataset, self.out
         config, folder, device = trainer.configs[index], self.folders[index], trainer.device
-        kept = self.world.together(functools.partial(read_best, folder, config, dataset), alone=True)
-        model, best = best_model(config, dataset, device, self.world.from_first(kept))
+        kept = self.world.by_first(functools.partial(read_best, folder, config, dataset))
+        model, best = best_model(config, dataset, device, kept)
         record = evaluate(model, dataset, config, device, out, config.seed, trainer.backend, self.world)
         if not self.world.first:
             return record

@@ -123,6 +123,10 @@ class World:
             raise error
         raise OtherProcessFailedError
 
+    def by_first(self, action: Callable[[], T]) -> T:
+        """What an action of the first process gives, for all; if it fails there, it fails in all, as ``together``."""
+        return self.from_first(self.together(action, alone=True))
+
     def check_same(self, what: str, own: Mapping[str, Any]) -> None:
         """Raise ConfigError unless all processes have the same values by name."""
         for rank, other in enumerate(self.gather(dict(own))):

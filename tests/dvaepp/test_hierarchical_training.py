@@ -237,6 +237,7 @@ def test_its_samples_share_the_global_latents_row_by_row(finished, tmp_path):
     assert numbers["z"].shape == (2, 4)
     assert numbers["draws"].shape == numbers["means"].shape == (2, 3, 3, 5, 6)
     assert numbers["draws"].dtype == np.uint8
+    np.testing.assert_allclose(numbers["means"], numbers["draws"] / 255, rtol=1e-6)  # of a mixture what is shown is x
     assert (numbers["draws"][0, 0] != numbers["draws"][0, 1]).any()
 
 
