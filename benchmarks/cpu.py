@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from benchmarks.report import HERE, Case, environment, rows, write
 from benchmarks.timing import Timing, measure
 from benchmarks.training import iteration_case_of_a_command, replicas_cases
 from dvaepp.command import parse, run
-from dvaepp.environment import cpu_name
+from dvaepp.environment import cpu_name, peak_memory
 
 PROG = "benchmarks.cpu"
 OURS = "dvaepp, numba_cpu"
@@ -127,7 +126,7 @@ def scaling_cases(backend: Backend, command: Command) -> list[Case]:
         by_chains[n_chains] = _gibbs_timing(backend, n_chains, 40, command)
     for n_sweeps in sweeps:
         by_sweeps[n_sweeps] = _gibbs_timing(backend, 1000, n_sweeps, command)
-    memory = {n_sweeps: peak_memory(n_sweeps) for n_sweeps in sweeps}
+    memory = {n_sweeps: memory_of_sampling(n_sweeps) for n_sweeps in sweeps}
     if not command.quick:
         scaling_picture(by_chains, by_sweeps, memory)
     fitted = [
@@ -161,22 +160,18 @@ def _slope(timings: dict[int, Timing]) -> float:
     return float(np.polyfit(np.log(list(timings)), np.log([t.median for t in timings.values()]), 1)[0])
 
 
-def peak_memory(n_sweeps: int) -> int:
+def memory_of_sampling(n_sweeps: int) -> int:
     """Bytes a fresh process holds at most while it samples; measured there, for a maximum cannot be reset."""
     code = f"from benchmarks.cpu import sample_and_print_memory; sample_and_print_memory({n_sweeps})"
     return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
 def sample_and_print_memory(n_sweeps: int) -> None:
-    """Sample 1,000 chains of a 200x200 machine and print the process's peak memory in bytes; Linux only.
-
-    From /proc, for the peak that ``resource.getrusage`` tells is inherited from the process that started this one.
-    """
+    """Sample 1,000 chains of a 200x200 machine and print the process's peak memory in bytes; Linux only."""
     problem = GibbsProblem.random(200, 200, 1000, n_sweeps)
     machine = Machine(problem.a1, problem.a2, problem.W)
     accelerated.load("numba_cpu").gibbs(machine, problem.z1, n_sweeps, 0, 0)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    print(1024 * int(status["VmHWM"].split()[0]))
+    print(peak_memory(torch.device("cpu")))
 
 
 def _rounds(command: Command) -> int:

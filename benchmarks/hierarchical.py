@@ -34,7 +34,7 @@ from dvaepp.backend import choose
 from dvaepp.boltzmann import RBM
 from dvaepp.command import choose_device, device_name, parse, run
 from dvaepp.config import Config, ExecutionConfig, HierarchyConfig, preset
-from dvaepp.environment import cpu_name
+from dvaepp.environment import cpu_name, peak_memory
 from dvaepp.errors import ConfigError
 from dvaepp.models.hierarchical import HierarchicalVAE, Inferred
 from dvaepp.run_folder import RunFolder
@@ -221,23 +221,20 @@ def memory_cases(device: torch.device, command: Command) -> list[Case]:
 def _peak_in_a_process(device: torch.device, size: int, execution: ExecutionConfig, batch: int) -> int:
     code = (
         f"import torch; from benchmarks import hierarchical as h; from dvaepp.config import ExecutionConfig; "
-        f"print(h.peak_memory(torch.device({str(device)!r}), {size}, {execution!r}, {batch}))"
+        f"h.train_and_print_memory(torch.device({str(device)!r}), {size}, {execution!r}, {batch})"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
     return int(done.stdout)
 
 
-def peak_memory(device: torch.device, size: int, execution: ExecutionConfig, batch: int) -> int:
-    """Bytes this process held at most, on the device, after two iterations; on a CPU by Linux's account."""
+def train_and_print_memory(device: torch.device, size: int, execution: ExecutionConfig, batch: int) -> None:
+    """Print the bytes that this process held at most, on the device, in two iterations; of a CPU on Linux only."""
     config = list(sizes(device).values())[size]
     config = replace(config, execution=execution, optimisation=replace(config.optimisation, batch_size=batch))
     trainer = trainer_of(config, device)
     for _ in range(2):
         trainer.iterate()
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    return 1024 * int(status["VmHWM"].split()[0])
+    print(peak_memory(device))
 
 
 def process_cases(device: torch.device, command: Command) -> list[Case]:
@@ -273,7 +270,7 @@ def _seconds_of_runs(device: torch.device, jobs: int, processes: int, threads: i
         images = Path(where) / "random.npy"
         np.save(images, random_images().train.reshape(-1, 28, 28))
         folders = [Path(where) / f"run-{job}" for job in range(jobs)]
-        flags = f"--preset {PRESET} --iterations 90 --log-every 15 --validate-every 1000 --n-importance 1"
+        flags = f"--preset {PRESET} --iterations 48 --log-every 8 --validate-every 1000 --n-importance 1"
         flags += f" --ais-temperatures 2 --ais-chains 2 --device {device.type}"
         started = [
             stack.enter_context(
@@ -291,7 +288,7 @@ def _seconds_of_runs(device: torch.device, jobs: int, processes: int, threads: i
         found = []
         for folder in folders:
             times = [row["seconds"] for row in RunFolder.open(folder).read_metrics() if "train" in row]
-            found.append((times[-2] - times[1]) / (15 * (len(times) - 3)))  # neither the first ones nor the last
+            found.append((times[-2] - times[1]) / (8 * (len(times) - 3)))  # neither the first ones nor the last
         return float(np.mean(found))
 
 

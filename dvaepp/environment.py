@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dvaepp import __version__
 
 
@@ -49,6 +51,20 @@ def cpu_name() -> str:
         name = facts.get("model name", name)
         vectors = next((v for v in ("avx512f", "avx2", "avx") if v in facts.get("flags", "").split()), "")
     return f"{name} {vectors}".strip()
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes that this process held at most: of torch's on a CUDA device, else of the machine's; None where untold.
+
+    From /proc: the peak that ``resource.getrusage`` tells is inherited from the process that started this one.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return 1024 * int(lines["VmHWM"].split()[0]) if "VmHWM" in lines else None
 
 
 def git_revision() -> str | None:

@@ -7,6 +7,7 @@ Several configurations that differ only in ``REPLICAS_MAY_DIFFER_IN`` are traine
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -193,6 +194,8 @@ class Trainer:
         step = Step(config, self.model, self.controls, self.world.mean)
         self._step: Callable[..., BatchLoss] = step
         if self.world.size > 1:
+            # Of kernels of 1x1, where strides say nothing.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             self._step = DistributedDataParallel(step, gradient_as_bucket_view=True, broadcast_buffers=False)
         decay = config.optimisation.ema
         self.average = Average(self.model, decay) if decay > 0 else None

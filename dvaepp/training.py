@@ -24,6 +24,7 @@ from dvaepp.checkpoint import load
 from dvaepp.command import choose_device, device_name
 from dvaepp.config import Config, flat
 from dvaepp.data import Dataset, names
+from dvaepp.environment import peak_memory
 from dvaepp.errors import ConfigError, NonFiniteError, RunError
 from dvaepp.evaluate import evaluate, load_data, print_result, progress_bar, record_name
 from dvaepp.run_folder import RunFolder
@@ -327,12 +328,16 @@ class Session:
         record = evaluate(model, dataset, config, device, out, config.seed, trainer.backend, self.world)
         if not self.world.first:
             return record
+        rate = trainer.step * config.optimisation.batch_size / trainer.seconds
+        memory = peak_memory(device)
         record |= {"weights_of_step": best["step"], "iterations": folder.iterations()}
         folder.write_record(record_name(config, config.seed), record)
         print_result(record, out)
         out.print(
             f"weights of iteration {best['step']} of {trainer.step} (best validation); "
-            f"trained {trainer.seconds:.0f} s, tested {record['seconds']:.0f} s on {device_name(device)}"
+            f"trained {trainer.seconds:.0f} s, {rate:.0f} images a second with all validations, tested "
+            f"{record['seconds']:.0f} s on {device_name(device)}"
+            + ("" if memory is None else f"; a process held {memory / 2**20:.0f} MiB at most")
         )
         if draw:
             from dvaepp import pictures  # brings matplotlib: see _writers

@@ -229,6 +229,14 @@ def test_a_run_on_colour_pictures_leaves_what_it_should(finished):
     assert "hierarchy" in json.loads((finished / "config.json").read_text())
 
 
+def test_its_cost_is_told(finished, capsys):
+    assert train.main(["--resume", str(finished), "--device", "cpu"]) == 0  # what is left to do: the test
+    said = " ".join(capsys.readouterr().out.split())
+    assert int(said.split(" images a second")[0].split()[-1]) > 0
+    if Path("/proc/self/status").exists():
+        assert 100 < int(said.split(" MiB at most")[0].split()[-1]) < 100_000
+
+
 def test_its_samples_share_the_global_latents_row_by_row(finished, tmp_path):
     out = tmp_path / "drawn.png"
     arguments = [str(finished), "--rows", "2", "--columns", "3", "--sweeps", "1", "--device", "cpu"]
