@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from dvaepp import objective
@@ -37,10 +36,12 @@ def batch_loss(
     samples: tuple[Tensor, Tensor] | None,
     controls: ControlVariates,
     kl_weight: float,
+    log_partition: float,
     mean: Callable[[Tensor], Tensor],
 ) -> BatchLoss:
     """The loss of a batch by the configured method, whose sum over leading axes is to be differentiated.
 
+    ``log_partition`` is an estimate of log Z of an RBM, for the balance of the groups' KL; elsewhere it is not used.
     ``mean`` turns the mean over this process's share of a batch into that over the batch.
 
     Shapes   x (..., B, D), noise as the method wants it, samples of the RBM (..., L, N/2) each if the prior is one
@@ -51,7 +52,7 @@ def batch_loss(
         terms = objective.hierarchical_terms(model, x, noise, smoothing, settings.estimator, samples)
         balance = None
         if config.hierarchy.balancing:
-            balance = coefficients(mean(torch.stack(terms.local_kl).detach()), kl_weight)
+            balance = coefficients(mean(terms.group_kl(log_partition)), kl_weight)
         return BatchLoss(terms, terms.loss(kl_weight, balance))
     assert isinstance(model, DiscreteVAE)
     assert isinstance(noise, Tensor)
@@ -86,7 +87,10 @@ class Step(nn.Module):
         smoothing: Smoothing,
         samples: tuple[Tensor, Tensor] | None,
         kl_weight: float,
+        log_partition: float,
     ) -> BatchLoss:
         """See ``batch_loss``."""
         controls = self._controls[0]
-        return batch_loss(self._config, self.model, x, noise, smoothing, samples, controls, kl_weight, self._mean)
+        return batch_loss(
+            self._config, self.model, x, noise, smoothing, samples, controls, kl_weight, log_partition, self._mean
+        )

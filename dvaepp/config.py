@@ -538,9 +538,9 @@ def _dvaepp(about: str, data: str, model: ModelConfig, hierarchy: HierarchyConfi
         data=DataConfig(data=data),
         prior=PriorConfig(chains=200, sweeps=10),
         optimisation=OptimisationConfig(
-            learning_rate=2e-3, weight_decay=1e-5, gradient_clip=1000.0, ema=0.999, **optimisation
+            learning_rate=2e-3, weight_decay=1e-5, kl_warmup=0.25, gradient_clip=1000.0, ema=0.999, **optimisation
         ),
-        evaluation=EvaluationConfig(validate_every=5_000, checkpoint_every=1_000, valid_importance=1, n_importance=100),
+        evaluation=EvaluationConfig(validate_every=3_000, checkpoint_every=1_000, valid_importance=1, n_importance=100),
     )
     return Preset(config, about)
 
@@ -564,7 +564,8 @@ PRESETS: dict[str, Preset] = {
         "mnist",
         ModelConfig(latents=16, groups=2),
         _NARROW,
-        iterations=25_000,
+        iterations=18_000,
+        batch_size=50,
     ),
     **{
         f"{data}-{groups}-{network}": _table2(data, groups, network)

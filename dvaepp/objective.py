@@ -30,8 +30,8 @@ class Terms:
     gradient of log Z but not its value (see the function of that name); a directed prior has log Z = 0. Of the marginal
     KL entropy and cross-entropy are those of zeta, relative to the density of fair units, (r(zeta|0) + r(zeta|1))/2.
 
-    ``local_kl`` is the KL of each group of local latents, of models that have any. ``balance``, of their number, is
-    what each is multiplied by in the loss, besides the weight of all.
+    ``local_kl`` is the KL of each group of local latents, of models that have any. ``balance`` is what the KL of the
+    global latents and then that of each local group is multiplied by in the loss, besides the weight of all.
     """
 
     log_likelihood: Tensor
@@ -44,9 +44,13 @@ class Terms:
         """What training minimises: the negative ELBO with the KL weighted; its value lacks log Z (see above)."""
         kl = self.log_partition_surrogate - self.entropy + self.cross_entropy
         if self.local_kl:
-            local = torch.stack(self.local_kl)
-            kl = kl + (local if balance is None else local * balance).sum()
+            groups = torch.stack([kl, *self.local_kl])
+            kl = (groups if balance is None else groups * balance).sum()
         return kl_weight * kl - self.log_likelihood
+
+    def group_kl(self, log_partition: float) -> Tensor:
+        """The KL of the global latents, given log Z of their prior, and that of each local group, without gradient."""
+        return torch.stack([log_partition - self.entropy + self.cross_entropy, *self.local_kl]).detach()
 
     def named(self) -> dict[str, Tensor]:
         """The terms by name, for checks and logs."""

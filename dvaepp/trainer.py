@@ -34,7 +34,7 @@ from dvaepp.errors import ConfigError, NonFiniteError, RunError
 from dvaepp.models import Model
 from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.models.hierarchical import HierarchicalVAE, Noise
-from dvaepp.partition import Base, forward_estimate
+from dvaepp.partition import ENUMERATED, Base, forward_estimate
 from dvaepp.randomness import SMALLEST_UNIFORM, generator, named_seed
 from dvaepp.run_folder import RunFolder
 from dvaepp.samplers import GibbsSampler, Sampler
@@ -48,6 +48,8 @@ from reference.vocabulary import DomainError
 #: to rank checkpoints; the final test uses the configured bracket.
 _QUICK = (100, 128)
 _VALIDATION = (300, 256)
+#: The same for the balance of the groups' KL, in every iteration, and units of a side that are enumerated instead.
+_BALANCE = (30, 64, 10)
 #: Iterations between looks for non-finite terms where looking means waiting for the device.
 _CHECK_EVERY_ON_DEVICE = 50
 
@@ -239,12 +241,13 @@ class Trainer:
             x, noise = x[self._rows], noise.of(self._rows)
         with self._divergence_named():
             samples = self._prior_samples() if config.model.prior == "rbm" else None
+            log_partition = self._balancing_log_partition()
         self._leaves.zero_grad()
         values = torch.zeros_like(self._sums)
         pieces = list(self._pieces(x, noise))
         for count, (share, piece, own_noise) in enumerate(pieces, start=1):
             with self._without_exchange() if count < len(pieces) else contextlib.nullcontext():
-                values += share * self._backward(share, piece, own_noise, samples)
+                values += share * self._backward(share, piece, own_noise, samples, log_partition)
         values = self.world.mean(values)
         self._look_at(values)
         for run in self.runs:
@@ -256,12 +259,17 @@ class Trainer:
         self.step += 1
 
     def _backward(
-        self, share: float, x: Tensor, noise: Tensor | Noise, samples: tuple[Tensor, Tensor] | None
+        self,
+        share: float,
+        x: Tensor,
+        noise: Tensor | Noise,
+        samples: tuple[Tensor, Tensor] | None,
+        log_partition: float,
     ) -> Tensor:
         """Add a piece's share to the gradients; returns the values of its terms, (n_terms, R) float64."""
         kl_weight = self.config.optimisation.kl_weight_at(self.step)
         with self._divergence_named(), self._compiler_named():
-            terms, loss, control_loss = self._step(x, noise, self._smoothing(), samples, kl_weight)
+            terms, loss, control_loss = self._step(x, noise, self._smoothing(), samples, kl_weight, log_partition)
         values = torch.stack(list(terms.named().values())).detach().double().view(len(self._names), -1)
         if control_loss is not None:
             parameters = list(self.controls.parameters())
@@ -421,12 +429,27 @@ class Trainer:
     def _prior_entropy(self, run: _Run, machine: RBM) -> tuple[float, float]:
         """log Z by quick annealing and the prior's entropy by the sampler's last states, in nats."""
         assert run.sampler is not None
-        z1, z2 = run.sampler.z1, run.sampler.z2
-        base = Base.fitted(torch.cat([z1.mean(0), z2.mean(0)]), machine.n1)
-        seed = named_seed(run.config.seed, f"log Z at {self.step}")
-        log_z = forward_estimate(machine, base, *_QUICK, seed, self.backend).log_partition
+        log_z = self._log_partition(run, machine, *_QUICK)
         with torch.no_grad():
-            return log_z, log_z - float(objective.log_partition_surrogate(machine, z1, z2))
+            return log_z, log_z - float(objective.log_partition_surrogate(machine, run.sampler.z1, run.sampler.z2))
+
+    def _balancing_log_partition(self) -> float:
+        """log Z where the balance of the groups' KL asks for it, else 0."""
+        config = self.config
+        warming_up = config.optimisation.kl_weight_at(self.step) < 1
+        if not (config.convolutional and config.hierarchy.balancing and config.model.prior == "rbm" and warming_up):
+            return 0.0
+        return self._log_partition(self.runs[0], self._machines[0], *_BALANCE)
+
+    def _log_partition(
+        self, run: _Run, machine: RBM, n_temperatures: int, n_chains: int, enumerated_up_to: int = ENUMERATED
+    ) -> float:
+        """log Z by forward annealing from the units' means in the sampler's last states; exact for a small machine."""
+        assert run.sampler is not None
+        base = Base.fitted(torch.cat([run.sampler.z1.mean(0), run.sampler.z2.mean(0)]), machine.n1)
+        seed = named_seed(run.config.seed, f"log Z at {self.step}")
+        found = forward_estimate(machine, base, n_temperatures, n_chains, seed, self.backend, enumerated_up_to)
+        return found.log_partition
 
     def validate(self) -> list[Validation]:
         """Evaluate each run's current weights on the validation images; the noise depends on the run's seed alone."""

@@ -198,7 +198,7 @@ def test_every_row_of_table_3_has_finite_terms_and_gradients(prior, estimator, s
         model, x, model.noise(5, noise_for(4)), create(smoothing, 8.0), estimator, samples if prior == "rbm" else None
     )
     assert tuple(terms.named()) == objective.term_names(2)
-    terms.loss(0.5, torch.tensor([0.4, 1.6])).backward()
+    terms.loss(0.5, torch.tensor([1.1, 0.4, 1.5])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -212,7 +212,8 @@ def test_the_loss_is_the_weighted_and_balanced_bound():
     }
     terms = objective.Terms(**values, local_kl=(torch.tensor(2.0), torch.tensor(6.0)))
     assert float(terms.loss(1.0)) == 90 + (7 - 3 + 5) + 8
-    assert float(terms.loss(0.5, torch.tensor([0.5, 1.5]))) == 90 + 0.5 * (9 + 1 + 9)
+    assert float(terms.loss(0.5, torch.tensor([2.0, 0.5, 1.5]))) == 90 + 0.5 * (2 * 9 + 1 + 9)
+    assert terms.group_kl(log_partition=4.5).tolist() == [4.5 - 3 + 5, 2, 6]  # the surrogate is not log Z
 
 
 def test_the_negative_loss_is_a_bound_that_is_tight_for_the_true_posterior():

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dvaepp import evaluate, experiment, sample, train
+from dvaepp import batch_loss, evaluate, experiment, sample, train
 from dvaepp.checkpoint import load
 from dvaepp.config import (
     Config,
@@ -28,6 +28,8 @@ from dvaepp.config import (
 )
 from dvaepp.data import Dataset
 from dvaepp.errors import ConfigError, DataError
+from dvaepp.kl_balancing import coefficients
+from dvaepp.partition import exact
 from dvaepp.run_folder import RunFolder
 from dvaepp.trainer import Trainer
 
@@ -82,6 +84,30 @@ def trained(settings, iterations):
 
 def weights(module):
     return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+@pytest.mark.parametrize("prior", ["rbm", "factorial", "normal"])
+def test_the_kl_of_the_global_latents_is_balanced_with_the_others(prior, monkeypatch):
+    seen = []
+
+    def recorded(mean_kl, kl_weight):
+        seen.append((mean_kl.clone(), kl_weight))
+        return coefficients(mean_kl, kl_weight)
+
+    monkeypatch.setattr(batch_loss, "coefficients", recorded)
+    trainer = Trainer(config(model={"prior": prior}, kl_warmup=0.5), DATASET, CPU)
+    log_z = 0.0
+    for step in range(3):
+        if prior == "rbm":
+            log_z = exact(trainer.model.prior).log_partition
+        trainer.iterate()
+        terms = dict(zip(trainer._names, trainer._sums[:, 0].tolist(), strict=True))
+        trainer._sums.zero_()
+        mean_kl, kl_weight = seen[step]
+        assert kl_weight == step / 6
+        expected = [log_z - terms["entropy"] + terms["cross_entropy"], terms["local_kl_0"], terms["local_kl_1"]]
+        assert mean_kl.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        assert min(expected) > -0.1
 
 
 def test_a_batch_in_pieces_has_the_gradient_of_the_whole():
