@@ -160,6 +160,7 @@ def parts(trainer: Trainer) -> dict[str, Callable[[], object]]:
     }
     assert run_.sampler is not None
     found["samples of the prior"] = partial(run_.sampler.sample, prior)
+    found["log Z for the balance, in the warm-up"] = trainer.log_partition_for_balance
     found["optimiser, clipping and average"] = partial(_update, trainer)
     found["images and noise"] = lambda: (
         run_.images.batch(0, len(x), run_.generator),

@@ -36,13 +36,12 @@ def batch_loss(
     samples: tuple[Tensor, Tensor] | None,
     controls: ControlVariates,
     kl_weight: float,
-    log_partition: float,
-    mean: Callable[[Tensor], Tensor],
+    group_kl: Callable[[Terms], Tensor],
 ) -> BatchLoss:
     """The loss of a batch by the configured method, whose sum over leading axes is to be differentiated.
 
-    ``log_partition`` is an estimate of log Z of an RBM, for the balance of the groups' KL; elsewhere it is not used.
-    ``mean`` turns the mean over this process's share of a batch into that over the batch.
+    ``group_kl`` tells the KL of each group, the mean over the whole batch, given the terms of what is computed here; it
+    is asked where groups are balanced.
 
     Shapes   x (..., B, D), noise as the method wants it, samples of the RBM (..., L, N/2) each if the prior is one
     """
@@ -52,7 +51,7 @@ def batch_loss(
         terms = objective.hierarchical_terms(model, x, noise, smoothing, settings.estimator, samples)
         balance = None
         if config.hierarchy.balancing:
-            balance = coefficients(mean(terms.group_kl(log_partition)), kl_weight)
+            balance = coefficients(group_kl(terms), kl_weight)
         return BatchLoss(terms, terms.loss(kl_weight, balance))
     assert isinstance(model, DiscreteVAE)
     assert isinstance(noise, Tensor)
@@ -73,11 +72,9 @@ def batch_loss(
 class Step(nn.Module):
     """``batch_loss`` of a model as a module's forward pass, which is what ``DistributedDataParallel`` takes."""
 
-    def __init__(
-        self, config: Config, model: Model, controls: ControlVariates, mean: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, config: Config, model: Model, controls: ControlVariates) -> None:
         super().__init__()
-        self.model, self._config, self._mean = model, config, mean
+        self.model, self._config = model, config
         self._controls = [controls]  # in a list: their gradients are not the model's
 
     def forward(
@@ -87,10 +84,8 @@ class Step(nn.Module):
         smoothing: Smoothing,
         samples: tuple[Tensor, Tensor] | None,
         kl_weight: float,
-        log_partition: float,
+        group_kl: Callable[[Terms], Tensor],
     ) -> BatchLoss:
         """See ``batch_loss``."""
         controls = self._controls[0]
-        return batch_loss(
-            self._config, self.model, x, noise, smoothing, samples, controls, kl_weight, log_partition, self._mean
-        )
+        return batch_loss(self._config, self.model, x, noise, smoothing, samples, controls, kl_weight, group_kl)

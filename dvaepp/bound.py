@@ -63,6 +63,10 @@ class Likelihood:
     log_weight: Tensor
     reconstruction: Tensor
 
+    def to(self, device: torch.device | str) -> Likelihood:
+        """The results on a device."""
+        return Likelihood(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
     @classmethod
     def concatenate(cls, parts: Sequence[Likelihood]) -> Likelihood:
         """Results of several batches as those of one."""
@@ -117,7 +121,8 @@ def likelihood_of_all(
         noise = generator(images.device, seed, f"{purpose} {index}")
         own.append(likelihood(model, batches[index].float(), n_importance, noise))
         advance(world.size * len(batches[index]))
-    shares = [iter(share) for share in world.gather(own)]
+    # Of several devices: what is gathered comes back to the device it was sent from, and is wanted in one place.
+    shares = [iter(share) for share in world.gather([each.to("cpu") for each in own])]
     return Likelihood.concatenate([next(shares[index % world.size]) for index in range(len(batches))])
 
 

@@ -135,8 +135,11 @@ def _quiet_on_os_errors(failure: threading.ExceptHookArgs) -> None:
 def choose_device(name: str) -> torch.device:
     """The device named auto, cpu, cuda or cuda:N.
 
+    On CUDA float32 is float32 from here on: torch would round the factors of convolutions to TF32's ten bits.
+
     Raises   ConfigError for any other name, and for a CUDA device that is not there.
     """
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, colon, index = name.partition(":")

@@ -181,16 +181,18 @@ def save_active_units(path: Path, model: Model, dataset: Dataset, config: Config
 
 @torch.no_grad()
 def save_walk(path: Path, model: HierarchicalVAE, image_shape: tuple[int, int], seed: int, backend: str) -> None:
-    """Draw Gibbs chains of the prior, one sweep a column, whose images share the noise of their local latents.
+    """Draw Gibbs chains of the prior, one sweep a column, whose images share the noise of local latents and of pixels.
 
     So what changes along a row is what the global latents changed.
     """
     rows, columns = 6, 16
     states = prior_states(model, rows, columns, 1, seed, backend)
-    noise = model.noise(rows, generator(states.device, seed, "local latents of a walk")).h
-    state = model.local_prior(states.view(rows * columns, -1), noise.repeat_interleave(columns, dim=1))
-    images = model.finish(state, generator(states.device, seed, "pixels of a walk")).shown.view(rows, columns, -1)
-    save_grid(path, images, image_shape, "a walk through the prior: one Gibbs sweep of z a column, local noise fixed")
+    random = generator(states.device, seed, "noise of a walk")
+    noise = model.noise(rows, random).h.repeat_interleave(columns, dim=1)
+    state = model.local_prior(states.view(rows * columns, -1), noise)
+    pixels = model.pixel_noise(rows, random).repeat_interleave(columns, dim=0)
+    images = model.decoder.sample(state, pixels).shown.view(rows, columns, -1)
+    save_grid(path, images, image_shape, "a walk through the prior: one Gibbs sweep of z a column, other noise fixed")
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ Without arguments it trains on the digits shipped with the package, tests the be
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Sequence
@@ -48,7 +49,8 @@ class Command:
     """Train so many seeds (--seed and those after it) side by side as one batched model; each gets a run folder
     seed-S in --out."""
     device: str = "auto"
-    """cpu, cuda or cuda:N; auto is CUDA where there is a device and, with --resume, what the run was on."""
+    """cpu, cuda or cuda:N; auto is CUDA where there is a device and, with --resume in one process, what the run was
+    on."""
     backend: str = AUTO
     """Who samples the prior and smooths: torch, numba_cpu, numba_cuda, cupy_raw or numpy_oracle; auto is the fastest
     that can run and, with --resume, what the run was on."""
@@ -66,7 +68,13 @@ def main(arguments: Sequence[str]) -> int:
     if command.list:
         _print_presets(console())
         return 0
-    with join(command.device) as (world, device):
+    with contextlib.ExitStack() as stack:
+        try:
+            world, device = stack.enter_context(join(command.device))
+        except ConfigError:  # all processes have it
+            if other_process():
+                return BAD_INPUT
+            raise
         out = console() if world.first else Console(quiet=True)
         try:
             session = world.together(functools.partial(_session, command, world, device, out))

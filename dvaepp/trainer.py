@@ -7,6 +7,7 @@ Several configurations that differ only in ``REPLICAS_MAY_DIFFER_IN`` are traine
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -34,6 +35,7 @@ from dvaepp.errors import ConfigError, NonFiniteError, RunError
 from dvaepp.models import Model
 from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.models.hierarchical import HierarchicalVAE, Noise
+from dvaepp.objective import Terms
 from dvaepp.partition import ENUMERATED, Base, forward_estimate
 from dvaepp.randomness import SMALLEST_UNIFORM, generator, named_seed
 from dvaepp.run_folder import RunFolder
@@ -149,6 +151,10 @@ class _Run:
         return max(0.0, total / count) if count else 0.0
 
 
+#: Part of a batch: its share of the rows, its images and its noise.
+Piece = tuple[float, Tensor, Tensor | Noise]
+
+
 class Trainer:
     """A model being trained, or several as one; all its state is in ``save`` and ``restore``.
 
@@ -193,11 +199,12 @@ class Trainer:
         self._machines = self._own_machines()
         if isinstance(self.model, HierarchicalVAE) and config.execution.compile:
             self.model.compile_networks()
-        step = Step(config, self.model, self.controls, self.world.mean)
+        step = Step(config, self.model, self.controls)
         self._step: Callable[..., BatchLoss] = step
         if self.world.size > 1:
-            # Of kernels of 1x1, where strides say nothing.
-            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+            # Of kernels of 1x1, where strides say nothing; and of the name that all our versions of torch know.
+            for said in ("Grad strides do not match bucket view strides", "`broadcast_buffers` is deprecated"):
+                warnings.filterwarnings("ignore", message=said)
             self._step = DistributedDataParallel(step, gradient_as_bucket_view=True, broadcast_buffers=False)
         decay = config.optimisation.ema
         self.average = Average(self.model, decay) if decay > 0 else None
@@ -224,8 +231,14 @@ class Trainer:
         return self.model if self.average is None else self.average.model
 
     def model_of(self, index: int) -> Model:
-        """The model of one of the runs as it is tested: a copy, if there are several."""
-        return self._tested if self.n_replicas == 1 else replicas.replica(self._tested, index)
+        """The model of one of the runs as it is tested: a copy, if there are several, or if it is compiled.
+
+        What is compiled is compiled for the batches of training; copies are plain.
+        """
+        if self.n_replicas > 1:
+            return replicas.replica(self._tested, index)
+        compiled = self.config.execution.compile and self.average is None
+        return copy.deepcopy(self._tested) if compiled else self._tested
 
     def iterate(self) -> None:
         """One iteration: advance the prior's samplers, draw a batch, follow the gradient.
@@ -241,13 +254,13 @@ class Trainer:
             x, noise = x[self._rows], noise.of(self._rows)
         with self._divergence_named():
             samples = self._prior_samples() if config.model.prior == "rbm" else None
-            log_partition = self._balancing_log_partition()
+            pieces = list(self._pieces(x, noise))
+            group_kl = self._group_kl(pieces, samples)
         self._leaves.zero_grad()
         values = torch.zeros_like(self._sums)
-        pieces = list(self._pieces(x, noise))
         for count, (share, piece, own_noise) in enumerate(pieces, start=1):
             with self._without_exchange() if count < len(pieces) else contextlib.nullcontext():
-                values += share * self._backward(share, piece, own_noise, samples, log_partition)
+                values += share * self._backward(share, piece, own_noise, samples, group_kl)
         values = self.world.mean(values)
         self._look_at(values)
         for run in self.runs:
@@ -264,12 +277,12 @@ class Trainer:
         x: Tensor,
         noise: Tensor | Noise,
         samples: tuple[Tensor, Tensor] | None,
-        log_partition: float,
+        group_kl: Callable[[Terms], Tensor],
     ) -> Tensor:
         """Add a piece's share to the gradients; returns the values of its terms, (n_terms, R) float64."""
         kl_weight = self.config.optimisation.kl_weight_at(self.step)
         with self._divergence_named(), self._compiler_named():
-            terms, loss, control_loss = self._step(x, noise, self._smoothing(), samples, kl_weight, log_partition)
+            terms, loss, control_loss = self._step(x, noise, self._smoothing(), samples, kl_weight, group_kl)
         values = torch.stack(list(terms.named().values())).detach().double().view(len(self._names), -1)
         if control_loss is not None:
             parameters = list(self.controls.parameters())
@@ -278,6 +291,34 @@ class Trainer:
         with collective(), self._compiler_named():
             (share * loss.sum()).backward()
         return values
+
+    def _group_kl(self, pieces: Sequence[Piece], samples: tuple[Tensor, Tensor] | None) -> Callable[[Terms], Tensor]:
+        """What tells the groups' KL over the batch, for their balance, given the terms of a piece.
+
+        A batch in several pieces is gone through beforehand: each piece has but its own terms.
+        """
+        config, model = self.config, self.model
+        weight = config.optimisation.kl_weight_at(self.step)
+        if not isinstance(model, HierarchicalVAE) or not config.hierarchy.balancing or weight == 1:
+            return lambda terms: terms.group_kl(0.0)  # all weigh the same, whatever they are
+        log_partition = self.log_partition_for_balance() if isinstance(model.prior, RBM) else 0.0
+        if len(pieces) == 1:
+            return lambda terms: self.world.mean(terms.group_kl(log_partition))
+        with torch.no_grad():
+            kls = [
+                share
+                * objective.hierarchical_terms(
+                    model, piece, noise, self._smoothing(), config.model.estimator, samples
+                ).group_kl(log_partition)
+                for share, piece, noise in pieces
+                if isinstance(noise, Noise)
+            ]
+        whole = self.world.mean(torch.stack(kls).sum(0))
+        return lambda terms: whole
+
+    def log_partition_for_balance(self) -> float:
+        """log Z of the prior as the balance of the groups' KL takes it: quickly, for every iteration wants it."""
+        return self._log_partition(self.runs[0], self._machines[0], *_BALANCE)
 
     def _look_at(self, values: Tensor) -> None:
         """Remember where a term ceased to be finite, and raise NonFiniteError where looking costs nothing."""
@@ -314,7 +355,7 @@ class Trainer:
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(f"compile cannot work on this machine: {reason}; leave --compile out") from error
 
-    def _pieces(self, x: Tensor, noise: Tensor | Noise) -> Iterator[tuple[float, Tensor, Tensor | Noise]]:
+    def _pieces(self, x: Tensor, noise: Tensor | Noise) -> Iterator[Piece]:
         """The batch in the configured number of pieces: each one's share of the rows, its images and its noise."""
         if not isinstance(noise, Noise):
             yield 1.0, x, noise
@@ -433,20 +474,15 @@ class Trainer:
         with torch.no_grad():
             return log_z, log_z - float(objective.log_partition_surrogate(machine, run.sampler.z1, run.sampler.z2))
 
-    def _balancing_log_partition(self) -> float:
-        """log Z where the balance of the groups' KL asks for it, else 0."""
-        config = self.config
-        warming_up = config.optimisation.kl_weight_at(self.step) < 1
-        if not (config.convolutional and config.hierarchy.balancing and config.model.prior == "rbm" and warming_up):
-            return 0.0
-        return self._log_partition(self.runs[0], self._machines[0], *_BALANCE)
-
     def _log_partition(
         self, run: _Run, machine: RBM, n_temperatures: int, n_chains: int, enumerated_up_to: int = ENUMERATED
     ) -> float:
         """log Z by forward annealing from the units' means in the sampler's last states; exact for a small machine."""
         assert run.sampler is not None
-        base = Base.fitted(torch.cat([run.sampler.z1.mean(0), run.sampler.z2.mean(0)]), machine.n1)
+        own = run.sampler.own if isinstance(run.sampler, GibbsSampler) else None
+        states = [side if own is None else side[own] for side in (run.sampler.z1, run.sampler.z2)]
+        means = self.world.mean(torch.cat([side.mean(0) for side in states]))
+        base = Base.fitted(means, machine.n1)
         seed = named_seed(run.config.seed, f"log Z at {self.step}")
         found = forward_estimate(machine, base, n_temperatures, n_chains, seed, self.backend, enumerated_up_to)
         return found.log_partition
@@ -716,6 +752,11 @@ def build_model(config: Config, dataset: Dataset) -> Model:
         settings = config.model
         if config.convolutional:
             shape, channels = dataset.image_shape, dataset.channels
+            if config.hierarchy.likelihood == "logistic-mixture" and dataset.levels == 1:
+                raise ConfigError(
+                    f"likelihood logistic-mixture is for images of 256 levels; those of {dataset.name} are binary: use "
+                    "--likelihood bernoulli"
+                )
             return HierarchicalVAE(shape, channels, settings, config.hierarchy, config.execution)
         if dataset.channels > 1:
             raise ConfigError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import shutil
 import signal
 import time
@@ -367,11 +368,19 @@ def _live(terms: dict[str, float]) -> str:
     return f"ELBO {terms['elbo']:.2f}  reconstruction {terms['log_likelihood']:.2f}  KL {terms['kl']:.2f}{log_z}"
 
 
+#: Seconds within which signals are one.
+_SAME_INTERRUPT = 1.0
+
+
 class _Interrupts:
-    """Turns SIGINT and SIGTERM into a request to stop after the iteration under way; a second one stops at once."""
+    """Turns SIGINT and SIGTERM into a request to stop after the iteration under way; a second one stops at once.
+
+    Not if it comes in the same second: torchrun passes a Ctrl-C on to processes that the terminal has sent it already.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self._first = -math.inf
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupts:
@@ -386,6 +395,8 @@ class _Interrupts:
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        now = time.monotonic()
+        if not self.requested:
+            self.requested, self._first = True, now
+        elif now - self._first > _SAME_INTERRUPT:
             raise KeyboardInterrupt
-        self.requested = True

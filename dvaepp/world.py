@@ -139,8 +139,8 @@ class World:
 
 
 def other_process() -> bool:
-    """Whether torchrun started this process, and not as the first one."""
-    return os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ
+    """Whether torchrun started this process, and not as the first one of its machine."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and "WORLD_SIZE" in os.environ
 
 
 @contextlib.contextmanager
@@ -166,7 +166,9 @@ def join(device: str) -> Iterator[tuple[World, str]]:
         return
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda:
-        if ":" in device or local >= torch.cuda.device_count():
+        # The same for all processes of a machine, so that all of them end, and the first one says why.
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        if ":" in device or here > torch.cuda.device_count():
             raise ConfigError(
                 f"device must be cuda, cpu or auto for {size} processes, with a CUDA device for each on its machine; "
                 f"got {device} and {torch.cuda.device_count()} devices"

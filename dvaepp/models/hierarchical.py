@@ -278,8 +278,10 @@ class HierarchicalVAE(nn.Module):
 
     train_mean: Tensor
 
-    #: Draws that are decoded at a time in tests: wide maps of them stay near the cache.
-    rows_at_a_time = 256
+    @property
+    def rows_at_a_time(self) -> int:
+        """Draws that are decoded at a time in tests: wide maps of so few stay near the cache of a CPU."""
+        return 256 if self.train_mean.device.type == "cpu" else 2048
 
     def images_at_a_time(self, n_importance: int) -> int:
         """Images that are tested at a time: each is encoded but once if its draws fit."""
@@ -419,12 +421,13 @@ class HierarchicalVAE(nn.Module):
 
         ``temperature`` cools the local latents; 1 is the model.
         """
-        return self.finish(self.local_prior(z, self.noise(len(z), generator).h, temperature), generator)
+        state = self.local_prior(z, self.noise(len(z), generator).h, temperature)
+        return self.decoder.sample(state, self.pixel_noise(len(z), generator))
 
     def reconstruct(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """What to show of p(x | z, h) given one draw of all latents from their posteriors, (B, D) in [0, 1]."""
         inferred = self.infer(x, self.noise(len(x), generator), None)
-        return self.finish(inferred.state, generator).shown
+        return self.decoder.sample(inferred.state, self.pixel_noise(len(x), generator)).shown
 
     def local_prior(self, z: Tensor, noise: Tensor, temperature: float = 1.0) -> Tensor:
         """The state after the last local group, all drawn from p(h_j | h_<j, z); noise as ``Noise.h``."""
@@ -435,10 +438,10 @@ class HierarchicalVAE(nn.Module):
             state = group.extend(features, self.h_units.draw(own, p, None))
         return state
 
-    def finish(self, state: Tensor, generator: torch.Generator) -> Drawn:
-        """Images given the state after the last local group."""
-        shape = (len(state), 1 + self.canvas.channels, *self.canvas.size)
-        return self.decoder.sample(state, torch.rand(shape, generator=generator, device=state.device))
+    def pixel_noise(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Uniform noise for the pixels of so many images, (B, 1 + C, *canvas)."""
+        shape = (rows, 1 + self.canvas.channels, *self.canvas.size)
+        return torch.rand(shape, generator=generator, device=self.train_mean.device)
 
     def _local_groups(self) -> Iterator[LocalGroup]:
         for group in self.locals:

@@ -189,18 +189,19 @@ class Drawn(NamedTuple):
 
 
 class Observation(nn.Module):
-    """What both decoders share: the canvas, the distribution of a pixel, and a learned first guess for each pixel."""
+    """What both decoders share: the canvas, the distribution of a pixel, a learned first guess for each binary one."""
 
     def __init__(self, canvas: Canvas, pixels: PixelDistribution) -> None:
         super().__init__()
         self.canvas, self.pixels = canvas, pixels
         rows, columns = canvas.size
-        self.guess = nn.Parameter(torch.zeros(rows * columns))  # a bias for each pixel, so one axis
+        # A bias for each pixel, so one axis; of many levels there is none, and it would be a parameter never used.
+        self.guess = nn.Parameter(torch.zeros(rows * columns)) if pixels.levels == 1 else None
 
     @torch.no_grad()
     def initialise(self, train_mean: Tensor) -> None:
         """Binary pixels start at the logit of the mean image (C H W,), clipped to [0.001, 0.999]."""
-        if self.pixels.levels == 1:
+        if self.guess is not None:
             self.guess.copy_(self.canvas.lay(torch.logit(train_mean.clamp(0.001, 0.999))).flatten())
 
     def networks(self) -> Iterator[nn.Module]:
@@ -217,7 +218,7 @@ class Observation(nn.Module):
     def _read(self, output: nn.Module, state: Tensor, scale: int) -> Tensor:
         """Parameters of the pixels of a scale, in float32."""
         parameters: Tensor = output(state).float()
-        if self.pixels.levels == 1:
+        if self.guess is not None:
             parameters = parameters + self.canvas.at(scale, self.guess.view(self.canvas.size))
         return parameters
 

@@ -205,6 +205,21 @@ def test_every_row_of_table_3_has_finite_terms_and_gradients(prior, estimator, s
         assert parameter.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize("decoder", ["unconditional", "conditional"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_a_model_of_many_levels_no_parameter_is_left_out(decoder, channels):
+    """Processes that share a batch wait for the gradient of every parameter there is."""
+    model = random_model(channels=channels, decoder=decoder, likelihood="logistic-mixture", mixtures=2).train()
+    x = torch.randint(256, (3, 16 * channels), generator=noise_for(1)).float()
+    samples = tuple((torch.rand(7, 1, generator=noise_for(seed)) < 0.5).float() for seed in (2, 3))
+    terms = objective.hierarchical_terms(
+        model, x, model.noise(3, noise_for(4)), create("exponential", 8.0), "joint", samples
+    )
+    terms.loss(0.5).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+
+
 def test_the_loss_is_the_weighted_and_balanced_bound():
     values = {
         name: torch.tensor(value)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dvaepp import batch_loss, evaluate, experiment, sample, train
+from dvaepp import batch_loss, evaluate, experiment, pictures, sample, train
 from dvaepp.checkpoint import load
 from dvaepp.config import (
     Config,
@@ -111,8 +111,8 @@ def test_the_kl_of_the_global_latents_is_balanced_with_the_others(prior, monkeyp
 
 
 def test_a_batch_in_pieces_has_the_gradient_of_the_whole():
-    hierarchy = {"balancing": False}  # it goes by the KL of each piece
-    whole, pieces = (trained(config(hierarchy, accumulate=count), 1) for count in (1, 7))  # 20 = 6 * 3 + 2
+    """In the second iteration, where the KL has a weight, and groups are balanced by what they are over the batch."""
+    whole, pieces = (trained(config(accumulate=count, kl_warmup=0.5), 2) for count in (1, 7))  # 20 = 6 * 3 + 2
     for name, parameter in whole.model.named_parameters():
         torch.testing.assert_close(pieces.model.get_parameter(name).grad, parameter.grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(pieces._sums, whole._sums, rtol=1e-5, atol=1e-5)
@@ -159,6 +159,29 @@ def test_a_machine_that_cannot_compile_is_told_in_one_line(tmp_path):
     assert done.returncode == 2, done.stderr
     assert "compile cannot work on this machine" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_tested_is_not_what_is_compiled():
+    settings = replace(config(), execution=ExecutionConfig(compile=True))
+    trainer = Trainer(settings, DATASET, CPU)
+    assert trainer.model.encoder._compiled_call_impl is not None
+    assert trainer.model_of(0).encoder._compiled_call_impl is None
+    averaged = Trainer(replace(settings, optimisation=replace(settings.optimisation, ema=0.9)), DATASET, CPU)
+    assert averaged.model_of(0).encoder._compiled_call_impl is None
+
+
+@pytest.mark.parametrize("decoder", ["unconditional", "conditional"])
+def test_along_a_row_of_a_walk_the_global_latents_alone_change(decoder, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(pictures, "save_grid", lambda path, images, *rest: drawn.append(images))
+    model = trained(config({"decoder": decoder}, learning_rate=0.05), 12).model.eval()
+    steady = (torch.rand(6, 1, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    monkeypatch.setattr(pictures, "prior_states", lambda *rest: steady.repeat(1, 16, 1))
+    pictures.save_walk(tmp_path / "walk.png", model, (4, 4), 0, "torch")
+    (images,) = drawn
+    assert images.shape == (6, 16, 16)
+    torch.testing.assert_close(images, images[:, :1].expand_as(images))
+    assert (images[0, 0] != images[1, 0]).any()
 
 
 def test_a_long_gradient_is_shortened_to_the_norm_asked_for():
@@ -286,6 +309,12 @@ def test_what_goes_with_it_and_what_does_not(tmp_path):
         ConfigError, match=r"replicas must be 1 for network convolutional.*; got 2: train them one by one"
     ):
         Trainer([config(), replace(config(), seed=1)], DATASET, CPU)
+    with pytest.raises(ConfigError, match=r"likelihood logistic-mixture is .* 256 levels; those of stripes are binary"):
+        Trainer(config({"likelihood": "logistic-mixture"}), DATASET, CPU)
+    with pytest.raises(ConfigError, match=r"likelihood, mixtures: for network convolutional alone; got .* nonlinear"):
+        Config(hierarchy=HierarchyConfig(likelihood="logistic-mixture", mixtures=3))
+    with pytest.raises(ConfigError, match=r"recompute and compile are for network convolutional"):
+        Config(execution=ExecutionConfig(compile=True))
     with pytest.raises(ConfigError, match="accumulate must be 1 for network nonlinear"):
         Config(optimisation=OptimisationConfig(accumulate=2))
     colour = Dataset(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dvaepp import train
+from dvaepp import train, training
 from dvaepp.boltzmann import RBM
 from dvaepp.checkpoint import load
 from dvaepp.config import Config
@@ -21,7 +21,7 @@ from dvaepp.evaluate import load_data
 from dvaepp.gibbs import PersistentChains
 from dvaepp.run_folder import RunFolder
 from dvaepp.trainer import Trainer
-from dvaepp.world import World, collective, join
+from dvaepp.world import World, collective, join, other_process
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,6 +175,26 @@ def test_an_environment_that_is_not_torchruns(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     with join("cpu") as (world, device):
         assert (world.size, device) == (1, "cpu")
+
+
+def test_a_ctrl_c_that_torchrun_passes_on_is_one_and_not_two(monkeypatch):
+    now = [10.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    with training._Interrupts() as interrupts:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+            assert interrupts.requested
+        now[0] += 2.0
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_the_first_process_of_a_machine_says_what_is_wrong(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for local, others in (("0", False), ("1", True)):
+        monkeypatch.setenv("RANK", "3")
+        monkeypatch.setenv("LOCAL_RANK", local)
+        assert other_process() is others
 
 
 def test_only_what_the_network_says_is_put_down_to_it():
