@@ -4,11 +4,11 @@
     parts       the share of an iteration that each part takes, forward and backward
     memory      the peak of a fresh process, and what one image more adds to it
     processes   images a second of one process and of two, and of two that have nothing to do with each other, which is
-                what two can come to on this machine
+                what two can come to on this machine; a third of the rounds, for each is a training run
 
 Two sizes are measured: that of the preset mnist-dvaepp, and the default of the model's flags, 16 groups of 32 channels
 at a width of 32, with the prior of Table 3. Images are random pixels of 28x28: what an iteration costs does not depend
-on what they show. Writes benchmarks/DATE-hierarchical-DEVICE.json and .md.
+on what they show. Writes benchmarks/DATE-hierarchical-DEVICE.json and .md, or DATE-hierarchical-SECTIONS-DEVICE.
 """
 
 from __future__ import annotations
@@ -245,23 +245,24 @@ def process_cases(device: torch.device, command: Command) -> list[Case]:
     one, two, apart = "one process, one thread", "two processes, one thread each", "two that train apart, together"
     one_two = "one process, two threads"
     ways = {one: (1, 1, 1), one_two: (1, 1, 2), two: (1, 2, 1), apart: (2, 1, 1)}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    batch = preset(PRESET).optimisation.batch_size
-    for _ in range(max(1, command.rounds // 2)):
-        for name, (jobs, processes, threads) in ways.items():
-            per_batch = _seconds_of_runs(device, jobs, processes, threads)
-            seconds[name].append(per_batch / jobs)
-    timings = {name: Timing(np.array(values)) for name, values in seconds.items()}
-    notes = [
-        f"two processes train {1 / timings[two].ratio_to(timings[one]):.2f} times as fast as one",
-        f"two that have nothing to do with each other do {1 / timings[apart].ratio_to(timings[one]):.2f} times the "
-        "work of one: what two can come to on this machine",
-    ]
-    title = f"Training {PRESET}, batches of {batch}, by python -m dvaepp.train"
-    return [Case(title, "images per second", rows(timings, batch, one), notes)]
+    cases = []
+    for batch in (preset(PRESET).optimisation.batch_size, 4 * preset(PRESET).optimisation.batch_size):
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(max(1, command.rounds // 3)):
+            for name, (jobs, processes, threads) in ways.items():
+                seconds[name].append(_seconds_of_runs(device, batch, jobs, processes, threads) / jobs)
+        timings = {name: Timing(np.array(values)) for name, values in seconds.items()}
+        notes = [
+            f"two processes train {1 / timings[two].ratio_to(timings[one]):.2f} times as fast as one",
+            f"two that have nothing to do with each other do {1 / timings[apart].ratio_to(timings[one]):.2f} times the "
+            "work of one: what two can come to on this machine",
+        ]
+        title = f"Training {PRESET}, batches of {batch}, by python -m dvaepp.train"
+        cases.append(Case(title, "images per second", rows(timings, batch, one), notes))
+    return cases
 
 
-def _seconds_of_runs(device: torch.device, jobs: int, processes: int, threads: int) -> float:
+def _seconds_of_runs(device: torch.device, batch: int, jobs: int, processes: int, threads: int) -> float:
     """Seconds of an iteration in the middle of a run, the mean of ``jobs`` that are run at once."""
     train = ["-m", "dvaepp.train"]
     if processes > 1:
@@ -271,8 +272,8 @@ def _seconds_of_runs(device: torch.device, jobs: int, processes: int, threads: i
         images = Path(where) / "random.npy"
         np.save(images, random_images().train.reshape(-1, 28, 28))
         folders = [Path(where) / f"run-{job}" for job in range(jobs)]
-        flags = f"--preset {PRESET} --iterations 48 --log-every 8 --validate-every 1000 --n-importance 1"
-        flags += f" --ais-temperatures 2 --ais-chains 2 --device {device.type}"
+        flags = f"--preset {PRESET} --batch-size {batch} --iterations 24 --log-every 4 --validate-every 1000"
+        flags += f" --n-importance 1 --ais-temperatures 2 --ais-chains 2 --device {device.type}"
         started = [
             stack.enter_context(
                 subprocess.Popen(
@@ -289,7 +290,7 @@ def _seconds_of_runs(device: torch.device, jobs: int, processes: int, threads: i
         found = []
         for folder in folders:
             times = [row["seconds"] for row in RunFolder.open(folder).read_metrics() if "train" in row]
-            found.append((times[-2] - times[1]) / (8 * (len(times) - 3)))  # neither the first ones nor the last
+            found.append((times[-2] - times[1]) / (4 * (len(times) - 3)))  # neither the first ones nor the last
         return float(np.mean(found))
 
 
@@ -317,7 +318,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{name} ...", flush=True)
         cases += SECTIONS[name](device, command)
     on = cpu_name() if device.type == "cpu" else device_name(device)
-    for path in write(f"hierarchical-{device.type}", environment(on), cases, " ".join(["python -m", PROG, *arguments])):
+    what = "" if command.sections == Command().sections else "-" + "-".join(command.sections)
+    for path in write(
+        f"hierarchical{what}-{device.type}", environment(on), cases, " ".join(["python -m", PROG, *arguments])
+    ):
         print(path.relative_to(HERE.parent))
     return 0
 
