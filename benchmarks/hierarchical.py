@@ -151,7 +151,7 @@ def parts(trainer: Trainer) -> dict[str, Callable[[], object]]:
         "global latents and upsampling network": (spread, [model.posteriors, model.spread]),
         "local groups": (local_groups, [model.locals]),
         "KL of the local groups": (lambda: model.local_kl(inferred, smoothing), []),
-        "decoder and log p(x | zeta, h)": (lambda: model.decoder.log_prob(inferred.state, x), [model.decoder]),
+        "decoder with its log-likelihood": (lambda: model.decoder.log_prob(inferred.state, x), [model.decoder]),
     }
     inputs = [evidence, features, start, inferred.state, *_leaves(inferred)]
     found: dict[str, Callable[[], object]] = {
