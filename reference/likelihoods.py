@@ -245,6 +245,7 @@ def mixture_sample(
     Departs  their code draws the component by Gumbel noise and leaves the intensity unrounded.
     Shapes   u_component, u (..., P), logits, means, log_scales (..., P, M) -> (..., P), levels 0, 1, ...
     Domain   noise in [0, 1], at whose ends a quantile is infinite and the level an end; else as ``mixture_log_prob``
+    Units    none
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
     u, logits, means, log_scales = _as_mixture(u, logits, means, log_scales, n_levels, name=_NOISE)
@@ -270,6 +271,7 @@ def colour_mixture_sample(
     Shapes   u_component (..., P), u (..., P, 3), logits (..., P, M), means, log_scales, coefficients (..., P, 3, M)
              -> (..., P, 3), levels 0, 1, ...
     Domain   as ``mixture_sample`` and ``colour_mixture_log_prob``
+    Units    none
     Raises   ShapeError, DomainError or TypeError for arguments that do not fit.
     """
     u, logits, means, log_scales, coefficients = _as_colour(
