@@ -241,7 +241,7 @@ def mixture_sample(
     The component is the one in whose share of [0, 1] ``u_component`` falls. An intensity is then the quantile
     mean + scale logit(u) of its logistic, and the level the nearest one: that is the one in whose bin it falls.
 
-    Source   Salimans et al. (2017), "PixelCNN++", section 2.1, by inversion.
+    Source   Salimans et al. (2017), "PixelCNN++", section 2.1; DVAE++ (arXiv:1802.04920), section 6.1. By inversion.
     Departs  their code draws the component by Gumbel noise and leaves the intensity unrounded.
     Shapes   u_component, u (..., P), logits, means, log_scales (..., P, M) -> (..., P), levels 0, 1, ...
     Domain   noise in [0, 1], at whose ends a quantile is infinite and the level an end; else as ``mixture_log_prob``
