@@ -88,9 +88,9 @@ def _walk(rbm: RBM, base: Base, path: Tensor, z1: Tensor, noise: torch.Generator
     return log_weight
 
 
-def exact(rbm: RBM, up_to: int = ENUMERATED) -> Estimate | None:
-    """log Z by enumeration where the smaller side has so many units at most (standard error 0), else None."""
-    if min(rbm.n1, rbm.n2) > up_to:
+def exact(rbm: RBM, up_to: int | None = None) -> Estimate | None:
+    """log Z by enumeration where the smaller side has ``up_to`` units at most (standard error 0), else None."""
+    if min(rbm.n1, rbm.n2) > (ENUMERATED if up_to is None else up_to):
         return None
     a1, a2, W = (parameter.detach().double().cpu().numpy() for parameter in (rbm.a1, rbm.a2, rbm.W))
     value = reference.boltzmann.log_partition(ReferenceRBM(a1, a2, W))
@@ -104,7 +104,7 @@ def forward_estimate(
     n_chains: int,
     seed: int,
     backend: str = TORCH,
-    enumerated_up_to: int = ENUMERATED,
+    enumerated_up_to: int | None = None,
 ) -> Estimate:
     """log Z by enumeration or by forward annealing over evenly spaced temperatures; errs low on average."""
     enumerated = exact(rbm, enumerated_up_to)

@@ -36,7 +36,7 @@ from dvaepp.models import Model
 from dvaepp.models.feedforward import DiscreteVAE
 from dvaepp.models.hierarchical import HierarchicalVAE, Noise
 from dvaepp.objective import Terms
-from dvaepp.partition import ENUMERATED, Base, forward_estimate
+from dvaepp.partition import Base, forward_estimate
 from dvaepp.randomness import SMALLEST_UNIFORM, generator, named_seed
 from dvaepp.run_folder import RunFolder
 from dvaepp.samplers import GibbsSampler, Sampler
@@ -475,7 +475,7 @@ class Trainer:
             return log_z, log_z - float(objective.log_partition_surrogate(machine, run.sampler.z1, run.sampler.z2))
 
     def _log_partition(
-        self, run: _Run, machine: RBM, n_temperatures: int, n_chains: int, enumerated_up_to: int = ENUMERATED
+        self, run: _Run, machine: RBM, n_temperatures: int, n_chains: int, enumerated_up_to: int | None = None
     ) -> float:
         """log Z by forward annealing from the units' means in the sampler's last states; exact for a small machine."""
         assert run.sampler is not None
