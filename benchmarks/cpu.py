@@ -20,7 +20,7 @@ from accelerated.protocol import Machine, Smoothed
 from benchmarks import peers
 from benchmarks.peers import GibbsProblem, Missing
 from benchmarks.pictures import scaling_picture
-from benchmarks.report import HERE, Case, environment, rows, write
+from benchmarks.report import HERE, Case, cases_of, environment, rows, write
 from benchmarks.timing import Timing, measure
 from benchmarks.training import iteration_case_of_a_command, replicas_cases
 from dvaepp.command import parse, run
@@ -200,17 +200,9 @@ SECTIONS = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
-    from dvaepp.errors import ConfigError
-
     command = parse(Command, arguments, PROG)
-    for name in command.sections:
-        if name not in SECTIONS:
-            raise ConfigError(f"sections must be of {', '.join(SECTIONS)}; got {name!r}")
     backend = accelerated.load("numba_cpu")
-    cases = []
-    for name in command.sections:
-        print(f"{name} ...", flush=True)
-        cases += SECTIONS[name](backend, command)
+    cases = cases_of(SECTIONS, command.sections, backend, command)
     env = environment(cpu_name())
     if command.quick:
         from benchmarks.report import markdown

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.report import HERE, Case, Row, environment, rows, write
+from benchmarks.report import HERE, Case, Row, cases_of, environment, rows, write
 from benchmarks.timing import Timing, measure, on_device, wall_clock
 from benchmarks.training import random_images
 from dvaepp.backend import choose
@@ -35,7 +35,6 @@ from dvaepp.boltzmann import RBM
 from dvaepp.command import choose_device, device_name, parse, run
 from dvaepp.config import Config, ExecutionConfig, HierarchyConfig, preset
 from dvaepp.environment import cpu_name, peak_memory
-from dvaepp.errors import ConfigError
 from dvaepp.models.hierarchical import HierarchicalVAE, Inferred
 from dvaepp.run_folder import RunFolder
 from dvaepp.smoothing import create
@@ -309,14 +308,8 @@ SECTIONS = {
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
     command = parse(Command, arguments, PROG)
-    for name in command.sections:
-        if name not in SECTIONS:
-            raise ConfigError(f"sections must be of {', '.join(SECTIONS)}; got {name!r}")
     device = choose_device(command.device)
-    cases = []
-    for name in command.sections:
-        print(f"{name} ...", flush=True)
-        cases += SECTIONS[name](device, command)
+    cases = cases_of(SECTIONS, command.sections, device, command)
     on = cpu_name() if device.type == "cpu" else device_name(device)
     what = "" if command.sections == Command().sections else "-" + "-".join(command.sections)
     for path in write(

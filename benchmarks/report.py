@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from benchmarks.peers import Missing
 from benchmarks.timing import Timing
 from dvaepp.atomic import write_text
 from dvaepp.environment import n_cores, software, versions
+from dvaepp.errors import ConfigError
 
 HERE = Path(__file__).parent
 _LIBRARIES = ("numpy", "torch", "numba", "numba-cuda", "cupy-cuda12x", "cupy-cuda13x", "scikit-learn", "rbms")
@@ -55,6 +56,23 @@ def rows(
         for name, timing in sorted(timings.items(), key=lambda item: item[1].median)
     ]
     return found + [Row(name, missing=why.reason) for name, why in (missing or {}).items()]
+
+
+def cases_of(
+    sections: Mapping[str, Callable[..., Sequence[Case]]], chosen: Sequence[str], *arguments: Any
+) -> list[Case]:
+    """The cases of the sections chosen, each given the arguments; says which is under way.
+
+    Raises   ConfigError for a section there is not, before any is run.
+    """
+    for name in chosen:
+        if name not in sections:
+            raise ConfigError(f"sections must be of {', '.join(sections)}; got {name!r}")
+    cases: list[Case] = []
+    for name in chosen:
+        print(f"{name} ...", flush=True)
+        cases += sections[name](*arguments)
+    return cases
 
 
 def environment(device: str) -> dict[str, Any]:

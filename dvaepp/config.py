@@ -573,7 +573,7 @@ PRESETS: dict[str, Preset] = {
         kl_warmup=0.25,
     ),
     "mnist-dvaepp": _dvaepp(
-        "DVAE++ on dynamically binarised MNIST, as digits-dvaepp, sized for two hours of two CPU cores",
+        "DVAE++ on dynamically binarised MNIST, as digits-dvaepp, sized for half an hour of two CPU cores",
         "mnist",
         ModelConfig(latents=16, groups=2),
         _NARROW,

@@ -43,13 +43,10 @@ def n_cores() -> int:
 
 def cpu_name() -> str:
     """The processor in words, with its widest vector instructions."""
-    name, vectors = platform.processor() or platform.machine(), ""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        facts = {key.strip(): value.strip() for key, value in lines.items()}
-        name = facts.get("model name", name)
-        vectors = next((v for v in ("avx512f", "avx2", "avx") if v in facts.get("flags", "").split()), "")
+    name = platform.processor() or platform.machine()
+    facts = _facts(Path("/proc/cpuinfo"))
+    name = facts.get("model name", name)
+    vectors = next((v for v in ("avx512f", "avx2", "avx") if v in facts.get("flags", "").split()), "")
     return f"{name} {vectors}".strip()
 
 
@@ -60,11 +57,16 @@ def peak_memory(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return 1024 * int(lines["VmHWM"].split()[0]) if "VmHWM" in lines else None
+    facts = _facts(Path("/proc/self/status"))
+    return 1024 * int(facts["VmHWM"].split()[0]) if "VmHWM" in facts else None
+
+
+def _facts(path: Path) -> dict[str, str]:
+    """The lines "key: value" of a file of Linux's /proc; none where it is not there."""
+    if not path.exists():
+        return {}
+    lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in lines.items()}
 
 
 def git_revision() -> str | None:
